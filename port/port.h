@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: MIT */
+/* What Postern asks of the machine under it: a clock, random bytes, memory, stream sockets with a poller, files, and
+ * one worker thread for what can block. All else in the program is pure and gets time and bytes as arguments.
+ *
+ * A port is this struct of functions and the context they take; a program receives it at start and names no
+ * operating system anywhere else. port/posix holds the real one, over poll() or epoll.
+ *
+ * Invariants: no call but `resolve` blocks, and `wait` blocks for at most its timeout. A handle is used by one owner
+ * and is dead after its close. Thread: all calls come from the loop's thread, except `wake` (any) and the body of a
+ * job (the worker), which may call `resolve` alone. Memory: the port's own is fixed at start. */
+#ifndef POSTERN_PORT_H
+#define POSTERN_PORT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* How a transfer ends: progress, try later, or dead. */
+enum port_result {
+    PORT_OK,     /* progress: at least one byte, or the thing asked for */
+    PORT_AGAIN,  /* nothing now: wait until the poller says ready */
+    PORT_CLOSED, /* the peer ended its side in good order */
+    PORT_FAILED  /* dead, or refused; `error_text` says why */
+};
+
+/* A socket and a file. On POSIX the file descriptor, so that an adapter whose library owns a descriptor (libpq) can
+ * have it watched. */
+typedef int32_t port_socket;
+typedef int32_t port_file;
+enum { PORT_NONE = -1 };
+
+enum { PORT_ADDRESS_TEXT_BYTES = 56 }; /* "[v6]:port" and a terminator */
+
+struct port_address {
+    uint8_t bytes[16]; /* network order; an IPv4 address uses the first four */
+    uint16_t port;     /* host order */
+    bool v6;
+};
+
+/* What the poller watches for and reports; PORT_HANGUP is always reported. */
+enum { PORT_READ = 1, PORT_WRITE = 2, PORT_HANGUP = 4 };
+
+struct port_event {
+    uint64_t token; /* as given to watch_add */
+    uint32_t ready; /* PORT_READ | PORT_WRITE | PORT_HANGUP */
+};
+
+/* What the world asked the program to do since the last look. */
+enum { PORT_SIGNAL_STOP = 1, PORT_SIGNAL_REOPEN = 2 };
+
+/* Work for the worker thread. The submitter owns it and leaves it alone until it is handed back. */
+struct port_job {
+    void (*run)(struct port_job *job); /* on the worker */
+    void *context;
+};
+
+struct port {
+    void *context;
+
+    /* Monotonic time in nanoseconds since some start; never goes back. */
+    uint64_t (*now_ns)(void *context);
+    /* Unix time in milliseconds; may jump. */
+    int64_t (*wall_ms)(void *context);
+    /* Fills `bytes` bytes with cryptographically strong random. Cannot fail after start. */
+    void (*random)(void *context, void *buffer, size_t bytes);
+    /* One zeroed block of memory, page-aligned and already touched, so that too little memory fails here and not
+     * later; NULL when there is none. Lives as long as the program. */
+    void *(*memory)(void *context, size_t bytes);
+    /* Asks that `count` sockets and files may be open at once. False when the machine allows fewer. */
+    bool (*reserve_handles)(void *context, size_t count);
+    /* Text for the last PORT_FAILED of this thread, without newline; static or overwritten by the next failure. */
+    const char *(*error_text)(void *context);
+    /* PORT_SIGNAL_* seen since the last call. */
+    uint32_t (*signals)(void *context);
+
+    /* Stream sockets: non-blocking, close-on-exec, no delay (Nagle off). */
+    enum port_result (*listen)(void *context, const struct port_address *address, port_socket *socket);
+    enum port_result (*accept)(void *context, port_socket listener, port_socket *socket, struct port_address *peer);
+    /* Begins a connect; the socket becomes writable when it is decided, then `connected` tells how. */
+    enum port_result (*connect)(void *context, const struct port_address *address, port_socket *socket);
+    enum port_result (*connected)(void *context, port_socket socket);
+    enum port_result (*receive)(void *context, port_socket socket, void *buffer, size_t bytes, size_t *received_bytes);
+    enum port_result (*send)(void *context, port_socket socket, const void *data, size_t bytes, size_t *sent_bytes);
+    /* Ends our side's sending; what the peer still sends can be read. */
+    void (*shutdown_send)(void *context, port_socket socket);
+    void (*close_socket)(void *context, port_socket socket);
+    /* The address a listener is bound to (its port when 0 was asked for). */
+    enum port_result (*local_address)(void *context, port_socket socket, struct port_address *address);
+
+    /* The poller, level-triggered. A watched socket is removed before it is closed. `watch_add` is PORT_FAILED when
+     * more sockets than the port was made for are watched. */
+    enum port_result (*watch_add)(void *context, port_socket socket, uint32_t interest, uint64_t token);
+    void (*watch_change)(void *context, port_socket socket, uint32_t interest);
+    void (*watch_remove)(void *context, port_socket socket);
+    /* Waits until something is ready, a signal, a finished job or a wake came, or timeout_ms has passed (-1: for
+     * ever). Returns how many events were written. */
+    size_t (*wait)(void *context, struct port_event *events, size_t event_max, int64_t timeout_ms);
+    void (*wake)(void *context);
+
+    /* Files. Paths are UTF-8 with '/'. */
+    enum port_result (*open_append)(void *context, const char *path, port_file *file, uint64_t *size_bytes);
+    enum port_result (*append)(void *context, port_file file, const void *data, size_t bytes);
+    /* Reads a whole file of at most capacity_bytes; PORT_CLOSED when there is no such file, PORT_FAILED else. */
+    enum port_result (*read_file)(void *context, const char *path, void *buffer, size_t capacity_bytes,
+                                  size_t *read_bytes);
+    /* Replaces a file whole and durably (write beside, sync, rename, sync the folder). Start and stop only. */
+    enum port_result (*replace_file)(void *context, const char *path, const void *data, size_t bytes);
+    enum port_result (*rename)(void *context, const char *from, const char *to);
+    enum port_result (*make_directory)(void *context, const char *path); /* PORT_OK when it is there already */
+    void (*close_file)(void *context, port_file file);
+
+    /* Names to addresses; blocks, so only in a job. Returns how many (0: error_text says why). */
+    size_t (*resolve)(void *context, const char *host, uint16_t port, struct port_address *addresses,
+                      size_t address_max);
+    /* Hands a job to the worker; false when PORT_JOBS_MAX are out. A finished job comes back once from
+     * `finished_job`, in the order of submission; NULL when none is finished. */
+    bool (*submit_job)(void *context, struct port_job *job);
+    struct port_job *(*finished_job)(void *context);
+
+    /* "127.0.0.1:8000" or "[::1]:8000", terminated; and back (numeric only, port 0 to 65535). */
+    void (*format_address)(void *context, const struct port_address *address, char text[PORT_ADDRESS_TEXT_BYTES]);
+    bool (*parse_address)(void *context, const char *host, uint16_t port, struct port_address *address);
+
+    /* The machine's name, terminated, cut to capacity. */
+    void (*host_name)(void *context, char *buffer, size_t capacity_bytes);
+};
+
+enum { PORT_JOBS_MAX = 16 };
+
+#endif
