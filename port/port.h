@@ -75,10 +75,15 @@ struct port {
 
     /* Stream sockets: non-blocking, close-on-exec, no delay (Nagle off). */
     enum port_result (*listen)(void *context, const struct port_address *address, port_socket *socket);
+    /* PORT_FAILED means that this machine has no handle or memory for one more. The listener is well and the
+     * newcomer still waits in its queue, so the poller goes on reporting it: stop watching the listener for a while.
+     * A newcomer that gave up in the queue is passed over in silence. */
     enum port_result (*accept)(void *context, port_socket listener, port_socket *socket, struct port_address *peer);
-    /* Begins a connect; the socket becomes writable when it is decided, then `connected` tells how. */
+    /* Begins a connect (PORT_OK: begun); the socket becomes writable when it is decided, then `connected` tells how
+     * (PORT_AGAIN: not yet decided). */
     enum port_result (*connect)(void *context, const struct port_address *address, port_socket *socket);
     enum port_result (*connected)(void *context, port_socket socket);
+    /* `bytes` is not 0. A connection that was reset is PORT_FAILED, never PORT_CLOSED. */
     enum port_result (*receive)(void *context, port_socket socket, void *buffer, size_t bytes, size_t *received_bytes);
     enum port_result (*send)(void *context, port_socket socket, const void *data, size_t bytes, size_t *sent_bytes);
     /* Ends our side's sending; what the peer still sends can be read. */
@@ -88,7 +93,8 @@ struct port {
     enum port_result (*local_address)(void *context, port_socket socket, struct port_address *address);
 
     /* The poller, level-triggered. A watched socket is removed before it is closed. `watch_add` is PORT_FAILED when
-     * more sockets than the port was made for are watched. */
+     * more sockets than the port was made for are watched. Interest may be 0; PORT_HANGUP (both directions dead) is
+     * then still reported, at every wait until the socket is removed. */
     enum port_result (*watch_add)(void *context, port_socket socket, uint32_t interest, uint64_t token);
     void (*watch_change)(void *context, port_socket socket, uint32_t interest);
     void (*watch_remove)(void *context, port_socket socket);
@@ -99,14 +105,17 @@ struct port {
 
     /* Files. Paths are UTF-8 with '/'. */
     enum port_result (*open_append)(void *context, const char *path, port_file *file, uint64_t *size_bytes);
+    /* Writes all of it. After PORT_FAILED a part may stand in the file. */
     enum port_result (*append)(void *context, port_file file, const void *data, size_t bytes);
-    /* Reads a whole file of at most capacity_bytes; PORT_CLOSED when there is no such file, PORT_FAILED else. */
+    /* Reads a whole file of at most capacity_bytes; PORT_CLOSED when there is no such file, PORT_FAILED when it cannot
+     * be read or is larger. */
     enum port_result (*read_file)(void *context, const char *path, void *buffer, size_t capacity_bytes,
                                   size_t *read_bytes);
     /* Replaces a file whole and durably (write beside, sync, rename, sync the folder). Start and stop only. */
     enum port_result (*replace_file)(void *context, const char *path, const void *data, size_t bytes);
     enum port_result (*rename)(void *context, const char *from, const char *to);
-    enum port_result (*make_directory)(void *context, const char *path); /* PORT_OK when it is there already */
+    /* With its parents; PORT_OK when it is there already. */
+    enum port_result (*make_directory)(void *context, const char *path);
     void (*close_file)(void *context, port_file file);
 
     /* Names to addresses; blocks, so only in a job. Returns how many (0: error_text says why). */

@@ -15,7 +15,10 @@ struct span {
 };
 
 /* A string literal without its terminator, also as a constant initializer. */
-#define SPAN(literal) {(const uint8_t *)("" literal), sizeof(literal) - 1}
+#define SPAN(literal)                                                                                                  \
+    {                                                                                                                  \
+        (const uint8_t *)("" literal), sizeof(literal) - 1                                                             \
+    }
 
 static inline struct span span_of(const void *data, size_t bytes)
 {
