@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: MIT
+"""Child processes that end with us, ports nobody else has, and waiting by condition.
+
+Every process is started in a session of its own (so that Ctrl-C reaches only us) under `setpriv --pdeathsig`, so that
+the kernel ends it even when we are killed. All signals go by pid.
+"""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+PORT_FIRST = 21500
+PORT_LAST = 21999
+_ports_given = set()
+
+
+class Failure(Exception):
+    """Something that was started did not do what it was started for; the text is for a person."""
+
+
+def wait_until(condition, timeout_s=30.0, what="the condition", every_s=0.02):
+    """Returns the first truthy value of condition(); raises Failure when none came in time."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() >= deadline:
+            raise Failure(f"waited {timeout_s:g} s in vain for {what}")
+        time.sleep(every_s)
+
+
+def port_is_free(port, host="127.0.0.1"):
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def free_port(preferred=None):
+    """A loopback port that is free now and that this process has not given out before."""
+    candidates = [preferred] if preferred else []
+    candidates += random.sample(range(PORT_FIRST, PORT_LAST + 1), PORT_LAST + 1 - PORT_FIRST)
+    for port in candidates:
+        if port not in _ports_given and port_is_free(port):
+            _ports_given.add(port)
+            return port
+    raise Failure(f"no free port between {PORT_FIRST} and {PORT_LAST}")
+
+
+def tail(path, lines=20):
+    """The last lines of a text file, or a word about why there are none."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 16384))
+            return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-lines:])
+    except OSError as error:
+        return f"({error})"
+
+
+def children_of(pid):
+    """The direct children of a process."""
+    try:
+        found = []
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children", encoding="ascii") as file:
+                found += [int(word) for word in file.read().split()]
+        return found
+    except OSError:
+        return []
+
+
+class Process:
+    """One child process with its output in a file."""
+
+    def __init__(self, name, command, folder, env, output, user=None, death_signal="KILL"):
+        self.name = name
+        self.command = [str(word) for word in command]
+        self.folder = Path(folder)
+        self.env = env
+        self.output = Path(output)
+        self.user = user  # (uid, gid) or None for our own
+        self.death_signal = death_signal
+        self.popen = None
+
+    @property
+    def pid(self):
+        return self.popen.pid
+
+    def start(self):
+        if self.alive():
+            raise Failure(f"{self.name} runs already")
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        prefix = ["setpriv", "--pdeathsig", self.death_signal]
+        if self.user:
+            uid, gid = self.user
+            prefix += [f"--reuid={uid}", f"--regid={gid}", "--clear-groups"]
+        with open(self.output, "ab") as output:
+            self.popen = subprocess.Popen(
+                prefix + ["--"] + self.command, cwd=self.folder, env=self.env, stdin=subprocess.DEVNULL,
+                stdout=output, stderr=output, start_new_session=True)
+        return self
+
+    def alive(self):
+        return self.popen is not None and self.popen.poll() is None
+
+    def check_alive(self):
+        if not self.alive():
+            code = self.popen.returncode if self.popen else None
+            raise Failure(f"{self.name} ended by itself (exit {code}); {self.output} ends with:\n{tail(self.output)}")
+
+    def send_signal(self, number):
+        if self.alive():
+            os.kill(self.pid, number)
+
+    def wait(self, timeout_s=30.0):
+        """The exit code (negative: the signal); Failure when it does not end in time."""
+        try:
+            return self.popen.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise Failure(f"{self.name} (pid {self.pid}) did not end within {timeout_s:g} s") from None
+
+    def stop(self):
+        """SIGSTOP: the process keeps its sockets and does nothing."""
+        self.send_signal(signal.SIGSTOP)
+
+    def cont(self):
+        self.send_signal(signal.SIGCONT)
+
+    def kill9(self):
+        """SIGKILL, and waits until it is gone."""
+        if self.alive():
+            self.send_signal(signal.SIGKILL)
+            self.wait()
+
+    def end(self, number=signal.SIGTERM, timeout_s=30.0):
+        """Asks the process to end; kills it when it does not. Returns the exit code."""
+        if self.popen is None:
+            return None
+        self.send_signal(number)
+        self.cont()
+        try:
+            return self.wait(timeout_s)
+        except Failure:
+            self.kill9()
+            raise
+
+    def rss_bytes(self):
+        with open(f"/proc/{self.pid}/status", encoding="ascii") as file:
+            for line in file:
+                if line.startswith("VmRSS:"):
+                    return int(line.split()[1]) * 1024
+        return 0
+
+    def cpu_s(self):
+        """User and system time spent so far, in seconds."""
+        with open(f"/proc/{self.pid}/stat", encoding="utf-8", errors="replace") as file:
+            fields = file.read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def file_count(self):
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
