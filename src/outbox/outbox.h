@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: MIT */
+/* Everything between "taken" and "queued": the gateway hands a message over once and hears when the broker has it.
+ *
+ * The outbox owns the publishing link. Messages wait in memory in the order they were taken, are published with a
+ * window of unconfirmed ones, and leave when the broker confirmed them. A lost link, a nack or a returned message
+ * leads to a replay from the oldest unconfirmed one, in order, before anything new: a message may reach its queue
+ * twice, but never after a later one of the same client, and is never forgotten.
+ *
+ * Invariant: a taken message is in the outbox until on_receipt said RECEIPT_QUEUED for it, which happens exactly
+ * once. Memory: from the arena, fixed; when it is full, taking is refused and on_room says when it is worth trying
+ * again. Thread: the loop's. Handlers must not call back into the outbox, but for outbox_has_room and _take. */
+#ifndef POSTERN_OUTBOX_OUTBOX_H
+#define POSTERN_OUTBOX_OUTBOX_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "amqp_link.h"
+#include "receipt.h"
+#include "span.h"
+
+struct arena;
+struct log;
+struct port;
+struct port_job;
+struct outbox;
+
+enum {
+    OUTBOX_QUEUES_MAX = 16,
+    /* What a message takes in the ring beyond its content, at most: envelope, ids, gateway's name, time. */
+    OUTBOX_OVERHEAD_BYTES_MAX = 640,
+    OUTBOX_REF_BYTES_MAX = 80
+};
+
+/* Where a message came from; given back with its receipts, opaque to the outbox. */
+struct outbox_origin {
+    uint32_t session_index;
+    uint32_t session_generation;
+    uint32_t seq; /* of the message within its connection */
+    uint8_t receipts_mask;
+};
+
+struct outbox_message {
+    struct span client_id;
+    struct span id; /* the client's own; may be empty */
+    struct span type;
+    struct span content; /* raw JSON */
+    int64_t received_wall_ms;
+    uint8_t queue_index; /* in options.queues */
+    struct outbox_origin origin;
+};
+
+enum outbox_taken {
+    OUTBOX_TAKEN,
+    OUTBOX_FULL /* nothing was taken; on_room follows when there is room again */
+};
+
+struct outbox_receipt {
+    struct span client_id;
+    struct span id; /* empty if the client gave none */
+    struct outbox_origin origin;
+    enum receipt_status status; /* RECEIPT_QUEUED */
+};
+
+struct outbox_handler {
+    void (*on_receipt)(void *context, const struct outbox_receipt *receipt);
+    /* There is room again, after outbox_take or outbox_has_room said there was none: half of what was missing is
+     * not enough, so it comes when a quarter of the outbox is free. Called from outbox_turn, once each time. */
+    void (*on_room)(void *context);
+};
+
+struct outbox_options {
+    const char *program;    /* "postern-gateway" */
+    const char *gateway_id; /* 1 to GATEWAY_ID_BYTES_MAX bytes */
+    const struct amqp_brokers *brokers;
+    uint32_t heartbeat_s;
+    uint64_t token;            /* the poller's, for outbox_on_event */
+    const struct span *queues; /* names, at most OUTBOX_QUEUES_MAX */
+    size_t queue_count;
+    const char *queue_type;     /* of those that have to be created: "quorum" or "classic" */
+    uint32_t message_count_max; /* OUTBOX_MESSAGES */
+    size_t bytes_max;           /* OUTBOX_BYTES, at least four times content_bytes_max + overhead */
+    size_t content_bytes_max;   /* the longest content: MAX_MESSAGE_BYTES */
+    uint32_t window_count_max;  /* PUBLISH_WINDOW */
+};
+
+/* For metrics and readiness. */
+struct outbox_counters {
+    uint64_t taken_count;
+    uint64_t refused_count;   /* outbox_take found it full */
+    uint64_t published_count; /* repeats included */
+    uint64_t replayed_count;  /* of these, repeats */
+    uint64_t confirmed_count; /* messages, not frames */
+    uint64_t nacked_count;
+    uint64_t returned_count;
+    uint64_t relinked_count; /* connections given up because of returns or of nothing but nacks */
+    uint32_t depth_count;    /* messages in the outbox now */
+    uint32_t depth_peak_count;
+    size_t depth_bytes;
+    uint32_t in_flight_count; /* published and undecided */
+    uint32_t window_count;    /* how many may be, now */
+};
+
+/* Takes the outbox with its link from `arena`. NULL while the arena measures, never otherwise. All that is pointed at
+ * stays alive. */
+struct outbox *outbox_init(struct arena *arena, struct port *port, struct log *log,
+                           const struct outbox_options *options, const struct outbox_handler *handler, void *context);
+
+/* Names this start (for message ids and refs) and begins to connect. */
+void outbox_start(struct outbox *outbox, uint64_t now_ms);
+
+/* The link's events, as in amqp_link.h. */
+void outbox_on_event(struct outbox *outbox, uint32_t ready, uint64_t now_ms);
+bool outbox_on_job(struct outbox *outbox, const struct port_job *job, uint64_t now_ms);
+
+/* At the end of each turn of the loop: publishes what the window lets out, sends it with one send, does what is due,
+ * and calls on_room where that is due. Returns when the next turn is due at the latest (UINT64_MAX: by events). */
+uint64_t outbox_turn(struct outbox *outbox, uint64_t now_ms);
+
+/* May message_count messages of content_bytes of content in all be taken? For a socket that is only read when all
+ * that one read can bring has a place. False counts as being refused: on_room follows. */
+bool outbox_has_room(struct outbox *outbox, size_t message_count, size_t content_bytes);
+
+enum outbox_taken outbox_take(struct outbox *outbox, const struct outbox_message *message, uint64_t now_ms);
+
+/* A receipt from the processor names the message by its ref (the AMQP correlation id that outbox gave). */
+enum outbox_ref {
+    OUTBOX_REF_OURS,   /* of this start: `origin` says where it came from */
+    OUTBOX_REF_FOREIGN /* of an earlier start, or no ref of ours: only the client's id is known */
+};
+
+/* Reads a ref. If the message is still unconfirmed (the processor's word overtook the broker's confirm), the message
+ * is known to have been in the queue: its RECEIPT_QUEUED goes out by on_receipt before this returns and it will not be
+ * published again. So a caller that then tells the client `stored` never goes backwards. */
+enum outbox_ref outbox_settle(struct outbox *outbox, struct span ref, struct outbox_origin *origin);
+
+/* Nothing is waiting or undecided: all that was taken is confirmed. */
+bool outbox_empty(const struct outbox *outbox);
+
+/* Age of the oldest unconfirmed message, 0 when empty. It grows without an error when a quorum is lost. */
+uint64_t outbox_oldest_ms(const struct outbox *outbox, uint64_t now_ms);
+
+/* The link is up, the queues are there and the broker is not in an alarm. */
+bool outbox_ready(const struct outbox *outbox);
+
+/* Closes the link in good order; outbox_closed says when that is done. */
+void outbox_close(struct outbox *outbox, uint64_t now_ms);
+bool outbox_closed(const struct outbox *outbox);
+
+const struct outbox_counters *outbox_counters(const struct outbox *outbox);
+const struct amqp_link *outbox_link(const struct outbox *outbox);
+
+#endif
