@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: MIT */
+/* The program's log: one line an event, `ts=… level=… event=… key=value …` (logfmt).
+ *
+ *     log_event(log, LOG_INFO, "client_connected", LOG_SPAN("client", id), LOG_U64("connections", count));
+ *
+ * Lines gather in a buffer and reach the file with log_flush, once a turn of the loop, in one write. A file never
+ * grows beyond file_bytes_max: before a write that would pass it, FILE becomes FILE.1, FILE.1 becomes FILE.2 and so
+ * on, file_count files in all. A log that cannot be written never stops the program: lost lines are counted, stderr is
+ * told once, and the log tells when it is well again.
+ *
+ * Invariant: no line is longer than LOG_LINE_BYTES_MAX, none holds a control character, and each ends in a newline; a
+ * value that does not fit is cut. Memory: a buffer from the arena. Thread: the loop's. */
+#ifndef POSTERN_SHARED_LOG_H
+#define POSTERN_SHARED_LOG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "span.h"
+
+struct arena;
+struct port;
+
+enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
+
+enum { LOG_LINE_BYTES_MAX = 2048, LOG_PATH_BYTES_MAX = 255, LOG_BUFFER_BYTES_MAX = 64 * 1024 };
+
+enum log_field_kind { LOG_FIELD_SPAN, LOG_FIELD_TEXT, LOG_FIELD_U64, LOG_FIELD_I64 };
+
+struct log_field {
+    const char *key; /* static; a word of a-z 0-9 _ */
+    enum log_field_kind kind;
+    union {
+        struct span span;
+        const char *text; /* NULL is written as nothing between quotes */
+        uint64_t u64;
+        int64_t i64;
+    } value;
+};
+
+#define LOG_SPAN(name, given) ((struct log_field){.key = (name), .kind = LOG_FIELD_SPAN, .value = {.span = (given)}})
+#define LOG_TEXT(name, given) ((struct log_field){.key = (name), .kind = LOG_FIELD_TEXT, .value = {.text = (given)}})
+#define LOG_U64(name, given) ((struct log_field){.key = (name), .kind = LOG_FIELD_U64, .value = {.u64 = (given)}})
+#define LOG_I64(name, given) ((struct log_field){.key = (name), .kind = LOG_FIELD_I64, .value = {.i64 = (given)}})
+
+struct log_options {
+    const char *path;        /* outlives the log; at most LOG_PATH_BYTES_MAX - 4 bytes */
+    enum log_level level;    /* lines beyond it are not written */
+    uint64_t file_bytes_max; /* at least LOG_LINE_BYTES_MAX */
+    uint32_t file_count;     /* 2 to 100 */
+    bool copy_stdout;        /* each line also to stdout */
+    bool messages;           /* LOG_MESSAGES: see log_messages */
+};
+
+struct log {
+    const struct port *port;
+    struct log_options options;
+    int32_t file; /* a port_file */
+    uint64_t file_bytes;
+    char *buffer; /* buffer_bytes_max */
+    size_t buffer_bytes_max;
+    size_t buffer_bytes;
+    uint64_t buffer_lines;
+    int64_t second; /* whose text is in second_text */
+    char second_text[24];
+    bool failing;         /* the last write did not reach the file */
+    uint64_t retry_ns;    /* when it is tried again */
+    uint64_t lost_lines;  /* since it fails */
+    uint64_t lost_total;  /* since start */
+    uint64_t write_count; /* writes that reached the file */
+};
+
+/* Takes the buffer and, unless the arena measures, makes the file's folder (one level) and opens the file. A file that
+ * cannot be opened is told on stderr and tried again. */
+void log_open(struct log *log, const struct port *port, struct arena *arena, const struct log_options *options);
+
+/* Writes what has gathered; the last call before the program's end too. */
+void log_flush(struct log *log);
+
+/* Closes the file and opens its path anew (SIGHUP: someone else moved it away). Flushes first. */
+void log_reopen(struct log *log);
+
+/* Flushes and closes; events after it are lost. */
+void log_close(struct log *log);
+
+static inline bool log_enabled(const struct log *log, enum log_level level)
+{
+    return level <= log->options.level;
+}
+
+/* Whether each message's stages are logged (LOG_MESSAGES=1). */
+static inline bool log_messages(const struct log *log)
+{
+    return log->options.messages;
+}
+
+/* The level's name: "error", "warn", "info", "debug". */
+const char *log_level_name(enum log_level level);
+
+/* Writes one line; fields[0] is the event. Use log_event. */
+void log_write(struct log *log, enum log_level level, const struct log_field *fields, size_t field_count);
+
+/* One event with any number of fields, none too. The fields are not evaluated when the level is off. `event` is a word
+ * of a-z 0-9 _. */
+#define log_event(log, level, event, ...)                                                                              \
+    do {                                                                                                               \
+        struct log *log_event_log_ = (log);                                                                            \
+        if (log_enabled(log_event_log_, (level))) {                                                                    \
+            const struct log_field log_event_fields_[] = {LOG_TEXT("event", (event)), __VA_ARGS__};                    \
+            log_write(log_event_log_, (level), log_event_fields_,                                                      \
+                      sizeof log_event_fields_ / sizeof log_event_fields_[0]);                                         \
+        }                                                                                                              \
+    } while (0)
+
+#endif
