@@ -101,14 +101,14 @@ const char *log_level_name(enum log_level level);
 /* Writes one line; fields[0] is the event. Use log_event. */
 void log_write(struct log *log, enum log_level level, const struct log_field *fields, size_t field_count);
 
-/* One event with any number of fields, none too. The fields are not evaluated when the level is off. `event` is a word
+/* One event with any number of fields, none too. The fields are not evaluated when the level is off. `name` is a word
  * of a-z 0-9 _. */
-#define log_event(log, level, event, ...)                                                                              \
+#define log_event(to, of_level, name, ...)                                                                             \
     do {                                                                                                               \
-        struct log *log_event_log_ = (log);                                                                            \
-        if (log_enabled(log_event_log_, (level))) {                                                                    \
-            const struct log_field log_event_fields_[] = {LOG_TEXT("event", (event)), __VA_ARGS__};                    \
-            log_write(log_event_log_, (level), log_event_fields_,                                                      \
+        struct log *log_event_to_ = (to);                                                                              \
+        if (log_enabled(log_event_to_, (of_level))) {                                                                  \
+            const struct log_field log_event_fields_[] = {LOG_TEXT("event", (name)), __VA_ARGS__};                     \
+            log_write(log_event_to_, (of_level), log_event_fields_,                                                    \
                       sizeof log_event_fields_ / sizeof log_event_fields_[0]);                                         \
         }                                                                                                              \
     } while (0)
