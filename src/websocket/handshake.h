@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: MIT */
+/* The opening handshake of a WebSocket, the server's side (RFC 6455 section 4.2, over RFC 9112): reads a request,
+ * writes the answer. Bytes in, values out: no socket, no clock.
+ *
+ * Reading has two steps. `handshake_scan` looks at each byte once, as it arrives, and says when the header is whole
+ * or can no longer become one; `handshake_parse` then reads the whole header in one pass. The grammar is taken
+ * strictly: CRLF alone ends a line, folded lines and blanks before a colon are refused, and so is every character
+ * that RFC 9110 does not allow in its place.
+ *
+ * Memory: the caller's; the spans of a request point into the header it gave. Thread: any. */
+#ifndef POSTERN_WEBSOCKET_HANDSHAKE_H
+#define POSTERN_WEBSOCKET_HANDSHAKE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "span.h"
+#include "text.h"
+
+enum {
+    HANDSHAKE_KEY_BYTES = 24,           /* Sec-WebSocket-Key: 16 bytes in base64 */
+    HANDSHAKE_ACCEPT_BYTES = 28,        /* Sec-WebSocket-Accept: a SHA-1 in base64 */
+    HANDSHAKE_RESPONSE_BYTES_MAX = 384, /* room for every response written here */
+    HANDSHAKE_REASON_BYTES_MAX = 120    /* a refusal's sentence beyond this is cut */
+};
+
+/* The HTTP statuses the handshake itself answers with. Owners may refuse with others (handshake_write_refusal). */
+enum {
+    HANDSHAKE_STATUS_SWITCHING = 101,
+    HANDSHAKE_STATUS_BAD_REQUEST = 400,
+    HANDSHAKE_STATUS_TIMEOUT = 408,
+    HANDSHAKE_STATUS_UPGRADE_REQUIRED = 426,
+    HANDSHAKE_STATUS_HEADER_TOO_LARGE = 431
+};
+
+/* How far the search for the header's end has come: zero at the start, kept between reads. */
+struct handshake_scan {
+    uint16_t scanned_bytes; /* of the header, from its beginning */
+    uint8_t state;
+};
+
+enum handshake_progress {
+    HANDSHAKE_MORE,     /* all bytes looked at, the header is not whole yet */
+    HANDSHAKE_WHOLE,    /* the header is scan->scanned_bytes long; what follows is not part of it */
+    HANDSHAKE_TOO_LONG, /* longer than header_bytes_max: 431 */
+    HANDSHAKE_GARBAGE   /* a byte that no HTTP header can hold here: 400 */
+};
+
+/* A client's request for an upgrade, whole and valid. Spans are as sent: nothing is percent-decoded. */
+struct handshake_request {
+    struct span path;   /* from the '/' on, without the query; at least one byte */
+    struct span query;  /* without the '?'; empty when there is none */
+    struct span host;   /* the Host header's value */
+    struct span origin; /* the Origin header's value; empty when there is none (not a browser) */
+    struct span key;    /* Sec-WebSocket-Key, HANDSHAKE_KEY_BYTES of it */
+};
+
+/* Why a request was refused: the status to answer and one static sentence for the body and the log. */
+struct handshake_refusal {
+    uint16_t status;
+    const char *reason;
+};
+
+/* Looks at the bytes of `input` (all of the header received so far, from its first byte) that were not looked at
+ * yet. header_bytes_max: at most 65535. After TOO_LONG or GARBAGE the scan is over. */
+enum handshake_progress handshake_scan(struct handshake_scan *scan, struct span input, size_t header_bytes_max);
+
+/* Reads a whole header as handshake_scan measured it. True: `request` is a valid upgrade to WebSocket version 13.
+ * False: `refusal` says why: 426 for well-formed HTTP that asks for no WebSocket or for another version of it, 400
+ * for all else. */
+bool handshake_parse(struct span header, struct handshake_request *request, struct handshake_refusal *refusal);
+
+/* Writes the 101 response. */
+void handshake_write_accept(struct text *out, struct span key);
+
+/* Writes a whole HTTP response with Connection: close and the reason as its text body; 426 names the version we
+ * speak (RFC 6455 section 4.4). An empty reason stands for the status's own phrase; characters that are not
+ * printable ASCII are left out of it. */
+void handshake_write_refusal(struct text *out, uint16_t status, struct span reason);
+
+/* The Sec-WebSocket-Accept that answers `key` (RFC 6455 section 1.3). */
+void handshake_accept_key(struct span key, char accept[HANDSHAKE_ACCEPT_BYTES]);
+
+#endif
