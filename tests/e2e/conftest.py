@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: MIT
+"""End-to-end tests run on both pollers."""
+
+import pytest
+from conftest import Pipeline, heal
+
+
+@pytest.fixture(scope="session", params=["poll", "epoll"])
+def poller(request):
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def shared_pipeline(servers, poller, tmp_path_factory):
+    """One gateway and one processor with default settings, for all tests that need nothing else."""
+    pipeline = Pipeline(*servers, tmp_path_factory.mktemp(f"shared-{poller}"), poller)
+    pipeline.shared_gateway = pipeline.gateway()
+    pipeline.processor()
+    pipeline.wait_connected(pipeline.shared_gateway)
+    yield pipeline
+    heal(*servers)
+    pipeline.end()
+
+
+@pytest.fixture
+def gateway(shared_pipeline):
+    gateway = shared_pipeline.shared_gateway
+    gateway.check_alive()
+    yield gateway
+    gateway.check_alive()
+
+
+@pytest.fixture
+def bystander(shared_pipeline, gateway):
+    """A client that must not notice what the test does."""
+    from clients import Bystander
+    bystander = Bystander(gateway.url("bystander"))
+    yield bystander
+    bystander.end()
+
+
+@pytest.fixture
+def client_id(request):
+    """A client id nobody else uses."""
+    import os
+    return f"c-{os.urandom(6).hex()}"
