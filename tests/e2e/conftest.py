@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: MIT
 """End-to-end tests run on both pollers."""
 
+import os
+
 import pytest
-from conftest import Pipeline, heal
+from clients import Bystander
+from pipeline import Pipeline, heal
 
 
 @pytest.fixture(scope="session", params=["poll", "epoll"])
@@ -33,14 +36,12 @@ def gateway(shared_pipeline):
 @pytest.fixture
 def bystander(shared_pipeline, gateway):
     """A client that must not notice what the test does."""
-    from clients import Bystander
     bystander = Bystander(gateway.url("bystander"))
     yield bystander
     bystander.end()
 
 
 @pytest.fixture
-def client_id(request):
+def client_id():
     """A client id nobody else uses."""
-    import os
     return f"c-{os.urandom(6).hex()}"
