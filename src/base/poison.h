@@ -9,6 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A library's header that names them too, for the one file that uses it (its CMakeLists.txt says so). */
+#ifdef POSTERN_BEFORE_POISON
+#include POSTERN_BEFORE_POISON
+#endif
+
 #pragma GCC poison strcpy strcat sprintf vsprintf strtok strncpy strncat gets alloca
 #pragma GCC poison malloc calloc realloc free strdup strndup
 
