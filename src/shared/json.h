@@ -7,7 +7,7 @@
  *
  * Invariant: work is linear in the document's bytes, whatever the document says. Between a json_parse that returned
  * JSON_OK and the next one, nodes 0 (the root) to node_count - 1 stand in the order of the text and point into it.
- * Memory: from the arena, about 12 bytes for each byte of text_bytes_max. Thread: its owner's. */
+ * Memory: from the arena, about 14 bytes for each byte of text_bytes_max. Thread: its owner's. */
 #ifndef POSTERN_SHARED_JSON_H
 #define POSTERN_SHARED_JSON_H
 
@@ -15,10 +15,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "siphash.h"
 #include "span.h"
 
 struct arena;
-struct text;
 
 enum json_error {
     JSON_OK,
@@ -47,7 +47,7 @@ enum json_kind {
     JSON_KIND_NULL
 };
 
-enum { JSON_HASH_KEY_BYTES = 16 };
+enum { JSON_TEXT_BYTES_MAX = 256 * 1024 * 1024 };
 
 /* No node: the end of a list of children. */
 #define JSON_NONE SIZE_MAX
@@ -65,13 +65,12 @@ struct json {
     size_t slot_count_max;
     char *decoded; /* strings without their escapes, at the offset they have in the text */
     size_t text_bytes_max;
-    uint8_t hash_key[JSON_HASH_KEY_BYTES];
+    struct siphash_key hash_key;
 };
 
-/* Takes memory for documents of up to text_bytes_max bytes (at most 256 MiB). `hash_key` is random and secret, so that
- * no client can choose names that collide; it may be NULL while the arena measures. */
-void json_init(struct json *json, struct arena *arena, size_t text_bytes_max,
-               const uint8_t hash_key[JSON_HASH_KEY_BYTES]);
+/* Takes memory for documents of up to text_bytes_max bytes (at most JSON_TEXT_BYTES_MAX). `hash_key` is random and
+ * secret, so that no client can choose names that collide; it is not looked at while the arena measures. */
+void json_init(struct json *json, struct arena *arena, size_t text_bytes_max, const struct siphash_key *hash_key);
 
 /* Parses one document. `text` must stay as it is for as long as the nodes are used. */
 enum json_error json_parse(struct json *json, struct span text);
