@@ -47,8 +47,8 @@ void reply_error(struct text *text, uint32_t seq, struct span id, struct span co
 {
     LITERAL(text, "{\"type\":\"error\"");
     write_seq_and_id(text, seq, id);
-    write_member(text, (struct span)SPAN(",\"code\":"), code, REPLY_CODE_BYTES_MAX);
-    write_member(text, (struct span)SPAN(",\"error\":"), sentence, REPLY_REASON_BYTES_MAX);
+    write_member(text, (struct span)SPAN(",\"code\":"), code, RECEIPT_CODE_BYTES_MAX);
+    write_member(text, (struct span)SPAN(",\"error\":"), sentence, RECEIPT_REASON_BYTES_MAX);
     text_char(text, '}');
 }
 
@@ -61,10 +61,10 @@ void reply_receipt(struct text *text, uint32_t seq, struct span id, enum receipt
     text_string(text, receipt_status_name(status));
     text_char(text, '"');
     if (code.bytes > 0) {
-        write_member(text, (struct span)SPAN(",\"code\":"), code, REPLY_CODE_BYTES_MAX);
+        write_member(text, (struct span)SPAN(",\"code\":"), code, RECEIPT_CODE_BYTES_MAX);
     }
     if (reason.bytes > 0) {
-        write_member(text, (struct span)SPAN(",\"reason\":"), reason, REPLY_REASON_BYTES_MAX);
+        write_member(text, (struct span)SPAN(",\"reason\":"), reason, RECEIPT_REASON_BYTES_MAX);
     }
     text_char(text, '}');
 }

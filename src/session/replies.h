@@ -12,12 +12,9 @@
 #include "text.h"
 
 enum {
-    /* A code and a reason or sentence of a receipt or an error, raw; what is longer is left out. */
-    REPLY_CODE_BYTES_MAX = 64,
-    REPLY_REASON_BYTES_MAX = 256,
     /* Each byte of a reason takes at most six in JSON (\u001f); 256 more for the rest of the object. */
     REPLY_BYTES_MAX =
-        6 * (REPLY_CODE_BYTES_MAX + REPLY_REASON_BYTES_MAX) + MESSAGE_ID_BYTES_MAX + CLIENT_ID_BYTES_MAX + 256
+        6 * (RECEIPT_CODE_BYTES_MAX + RECEIPT_REASON_BYTES_MAX) + MESSAGE_ID_BYTES_MAX + CLIENT_ID_BYTES_MAX + 256
 };
 
 /* {"type":"connected","message":"Connected","client_id":…,"heartbeat":30,"max_message_bytes":16384} */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "check.h"
+#include "envelope.h"
 
 _Static_assert(ROUTES_SLOTS >= 2 * ROUTES_TYPES_MAX, "probing ends soon, also for types that are not there");
 _Static_assert(ROUTES_TYPES_MAX < UINT8_MAX, "a slot is one byte");
@@ -89,22 +90,6 @@ static bool refuse(struct text *error, const char *before, struct span quoted, c
     return false;
 }
 
-static bool type_valid(struct span type)
-{
-    if (type.bytes == 0 || type.bytes > MESSAGE_TYPE_BYTES_MAX) {
-        return false;
-    }
-    for (size_t index = 0; index < type.bytes; index++) {
-        uint8_t byte = type.data[index];
-        bool allowed =
-            (byte >= 'a' && byte <= 'z') || (byte >= '0' && byte <= '9') || byte == '_' || byte == '.' || byte == '-';
-        if (!allowed) {
-            return false;
-        }
-    }
-    return true;
-}
-
 static bool queue_valid(struct span queue)
 {
     if (queue.bytes == 0 || queue.bytes > QUEUE_NAME_BYTES_MAX ||
@@ -128,7 +113,7 @@ static bool add_type(struct routes *routes, struct span type, struct route route
         routes->otherwise = route;
         return true;
     }
-    if (!type_valid(type)) {
+    if (!message_type_valid(type)) {
         return refuse(error, "the type ", type, " is not 1 to 32 of a-z 0-9 _ . -");
     }
     uint32_t slot = find_slot(routes, type);

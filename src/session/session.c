@@ -81,7 +81,8 @@ static void begin(struct session *session, struct span client_id, uint32_t hash)
     memcpy(session->client_id, client_id.data, client_id.bytes);
 }
 
-enum session_outcome session_admit(struct session_table *table, struct span client_id, enum session_policy policy,
+enum session_outcome session_admit(struct session_table *table, struct span client_id,
+                                   enum settings_session_policy policy,
                                    bool (*older_silent)(void *context, const struct session *older), void *context,
                                    struct session **session, struct session *older)
 {
@@ -90,7 +91,8 @@ enum session_outcome session_admit(struct session_table *table, struct span clie
     uint32_t slot = find_slot(table, client_id, hash);
     if (table->slots[slot] != SESSION_NONE) {
         struct session *present = &table->sessions[table->slots[slot]];
-        bool ends = policy == SESSION_TAKEOVER || (policy == SESSION_TAKEOVER_STALE && older_silent(context, present));
+        bool ends = policy == SETTINGS_SESSION_TAKEOVER ||
+                    (policy == SETTINGS_SESSION_TAKEOVER_STALE && older_silent(context, present));
         if (!ends) {
             return SESSION_REFUSED_CONNECTED;
         }

@@ -16,6 +16,7 @@
 #include "heartbeat.h"
 #include "limits.h"
 #include "rate.h"
+#include "settings.h"
 #include "siphash.h"
 #include "span.h"
 
@@ -24,13 +25,6 @@ enum { SESSION_NONE = UINT32_MAX };
 struct session_handle {
     uint32_t index;
     uint32_t generation; /* 0 is never a live one */
-};
-
-/* What becomes of a second connection with the same client id. */
-enum session_policy {
-    SESSION_REJECT,        /* the newcomer is refused */
-    SESSION_TAKEOVER,      /* the older one goes */
-    SESSION_TAKEOVER_STALE /* the older one goes if it has been silent for too long */
 };
 
 /* How far the broker knows of this session's client (for the downlink's owner; see links below). */
@@ -85,11 +79,14 @@ enum session_outcome {
 /* Carves a table for `capacity` sessions (at least 1). `key` is random, secret and of this start. */
 void session_table_init(struct session_table *table, struct arena *arena, uint32_t capacity, struct siphash_key key);
 
-/* Asks for a session. `older_silent` is asked only when the id is taken: whether the older one has been silent for so
- * long that takeover-stale may end it. A taken-over session's binding stays in the new one, because the broker's
- * binding is the client's, and `older` gets a copy of the ended record (only then). The new session's fields are zero
- * but for its id, binding and links; the caller fills in the connection. client_id has 1 to CLIENT_ID_BYTES_MAX. */
-enum session_outcome session_admit(struct session_table *table, struct span client_id, enum session_policy policy,
+/* Asks for a session. What becomes of a second connection with the same client id is the policy's: reject refuses the
+ * newcomer, takeover ends the older one, takeover-stale does so if the older one has been silent for too long.
+ * `older_silent` is asked only when the id is taken: whether the older one has been silent for so long that
+ * takeover-stale may end it. A taken-over session's binding stays in the new one, because the broker's binding is the
+ * client's, and `older` gets a copy of the ended record (only then). The new session's fields are zero but for its id,
+ * binding and links; the caller fills in the connection. client_id has 1 to CLIENT_ID_BYTES_MAX. */
+enum session_outcome session_admit(struct session_table *table, struct span client_id,
+                                   enum settings_session_policy policy,
                                    bool (*older_silent)(void *context, const struct session *older), void *context,
                                    struct session **session, struct session *older);
 
