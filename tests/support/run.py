@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: MIT
+"""`./dev run`: the whole pipeline on this machine, with one message sent through it, until Ctrl-C.
+
+Everything that is started is started here, as our own child, and ended here by its pid, last started first; the kernel
+ends it when we are killed. Data and logs stay under build/run/ (so the next run finds the rows of this one) and logs/.
+"""
+
+import argparse
+import fcntl
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+from process import Failure, free_port, port_is_free, tail
+from programs import ROOT, Gateway, Processor
+from services import Broker, Database, migrate
+
+RUN = ROOT / "build" / "run"
+
+
+class Stop(Exception):
+    """Asked to end, by Ctrl-C or a signal."""
+
+
+class Colours:
+    def __init__(self, on):
+        self.bold, self.dim, self.green, self.red, self.end = (
+            ("\033[1m", "\033[2m", "\033[32m", "\033[31m", "\033[0m") if on else ("",) * 5)
+
+
+C = Colours(sys.stdout.isatty() and "NO_COLOR" not in os.environ)
+
+
+def step(name, do):
+    """Runs one step and prints its line: name, what came of it, time."""
+    start = time.monotonic()
+    if sys.stdout.isatty():
+        print(f"  {name:<12} {C.dim}…{C.end}", end="\r", flush=True)
+    said = do()
+    print(f"  {name:<12} {said:<58} {C.dim}{time.monotonic() - start:6.1f} s{C.end}", flush=True)
+
+
+def quiet(command, log):
+    """Runs a build command with its output in a file; shows the end of it only when it fails."""
+    with open(log, "ab") as output:
+        done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False)
+    if done.returncode != 0:
+        raise Failure(f"{' '.join(command)} failed; {log} ends with:\n{tail(log, 40)}")
+
+
+def build():
+    log = RUN / "build.log"
+    log.unlink(missing_ok=True)
+    quiet(["cmake", "--preset", "release"], log)
+    quiet(["cmake", "--build", "--preset", "release"], log)
+    compiler = subprocess.run(["gcc", "-dumpfullversion"], stdout=subprocess.PIPE, text=True, check=True).stdout
+    return f"build/release, gcc {compiler.strip()}"
+
+
+def settings_of_user():
+    """What .env in the root and the environment set; the environment wins. Only what decides addresses is read from
+    .env: the programs read the rest themselves."""
+    found = {}
+    try:
+        text = (ROOT / ".env").read_text("utf-8")
+    except OSError:
+        text = ""
+    for name, value in re.findall(r"^\s*(?:export\s+)?(PORT|LISTEN_ADDRESS)\s*=\s*[\"']?([^\s\"'#]+)", text, re.M):
+        found[name] = value
+    for name in re.findall(r"^#?\s?([A-Z][A-Z0-9_]+)=", (ROOT / ".env.template").read_text("utf-8"), re.M):
+        if name in os.environ and name not in ("RABBITMQ_URL", "DATABASE_URL"):
+            found[name] = os.environ[name]
+    return found
+
+
+def taken_or(preferred):
+    """The preferred port, or another one when that is taken."""
+    return preferred if port_is_free(preferred) else free_port()
+
+
+class Demonstration:
+    """One message as a client of python3-websockets, with the time of each thing that comes back."""
+
+    def __init__(self, gateway, database):
+        self.gateway = gateway
+        self.database = database
+        self.client_id = "demo"
+        self.message = {"type": "text", "content": {"temperature": 21.5, "unit": "°C"},
+                        "id": time.strftime("hello-%H%M%S")}
+
+    async def talk(self):
+        import asyncio
+        import websockets
+        async with websockets.connect(self.gateway.url(self.client_id)) as socket:
+            print(f"  {C.dim}←         {C.end} {await asyncio.wait_for(socket.recv(), 30)}")
+            text = json.dumps(self.message, ensure_ascii=False, separators=(",", ":"))
+            start = time.monotonic()
+            await socket.send(text)
+            print(f"  {C.bold}→   0.0 ms{C.end} {text}", flush=True)
+            while True:
+                answer = await asyncio.wait_for(socket.recv(), 60)
+                print(f"  {C.green}← {(time.monotonic() - start) * 1000:5.1f} ms{C.end} {answer}", flush=True)
+                if json.loads(answer).get("status") == "stored":
+                    return
+                if json.loads(answer)["type"] == "error":
+                    raise Failure("the gateway did not take the message")
+
+    def show(self):
+        import asyncio
+        print(f"\nOne message, as the client {self.client_id}:")
+        try:
+            asyncio.run(self.talk())
+        except (asyncio.TimeoutError, OSError) as error:
+            raise Failure(f"no receipt `stored` came: {error or 'nothing within a minute'}") from None
+        names = ["id", "client_id", "message_id", "type", "content", "status", "gateway", "stored_at"]
+        row = self.database.query(
+            f"SELECT {', '.join(f'{name}::text' for name in names)} FROM messages WHERE client_id = %s "
+            "AND message_id = %s", (self.client_id, self.message["id"]))[0]
+        widths = [max(len(name), len(value)) for name, value in zip(names, row)]
+        print("\nIts row in PostgreSQL:")
+        print(f"  {C.dim}" + "  ".join(name.ljust(width) for name, width in zip(names, widths)).rstrip() + C.end)
+        print("  " + "  ".join(value.ljust(width) for value, width in zip(row, widths)).rstrip())
+
+
+class Run:
+    def __init__(self):
+        self.started = []  # (name, how to end it), in the order of starting
+
+    def go(self, once):
+        RUN.mkdir(parents=True, exist_ok=True)
+        (ROOT / "logs").mkdir(exist_ok=True)
+        settings = settings_of_user()
+        port = int(settings.get("PORT", taken_or(8000)))
+        settings.update(PORT=port)
+        settings.setdefault("LISTEN_ADDRESS", "127.0.0.1")
+
+        print(f"{C.bold}Postern{C.end}: gateway and processor on a private RabbitMQ and PostgreSQL\n")
+        step("build", build)
+        broker = Broker(RUN / "rabbitmq", taken_or(5672), taken_or(15672), management=True)
+        database = Database(RUN / "postgresql", taken_or(5432))
+        self.started.append(("RabbitMQ", broker.end, broker))
+        step("PostgreSQL", lambda: self.start_database(broker, database))
+        step("migrate", lambda: self.migrate(database))
+        step("RabbitMQ", lambda: broker.wait_ready() and f"127.0.0.1:{broker.port}")
+
+        both = {**settings, "RABBITMQ_URL": broker.url(), "DATABASE_URL": database.url()}
+        processor = Processor("release", RUN, **both)
+        gateway = Gateway("release", RUN, **both)
+        for program in (processor, gateway):
+            program.folder = ROOT  # .env and logs/ are where a user would look for them
+            program.output = RUN / f"{program.name}.output"
+            program.log_path = ROOT / program.settings.get(program.log_setting, program.log_default)
+            self.started.append((program.name, program.end, program))
+        step("processor", lambda: processor.start() and f"pid {processor.pid}")
+        step("gateway", lambda: gateway.start() and f"pid {gateway.pid}, {gateway.url('{client_id}')}")
+
+        Demonstration(gateway, database).show()
+        if once:
+            return
+        self.say_where(gateway, processor, broker, database)
+        while True:
+            for program in (gateway, processor, broker.process, database.process):
+                program.check_alive()
+            time.sleep(0.5)
+
+    def start_database(self, broker, database):
+        broker.launch()
+        self.started.append(("PostgreSQL", database.end, database))
+        database.start()
+        if not database.query("SELECT 1 FROM pg_database WHERE datname = 'postern'", database="postgres"):
+            database.create("postern")
+        return f"127.0.0.1:{database.port}"
+
+    @staticmethod
+    def migrate(database):
+        migrate(database.url())
+        return "alembic upgrade head: " + database.query("SELECT version_num FROM alembic_version")[0][0]
+
+    @staticmethod
+    def say_where(gateway, processor, broker, database):
+        lines = [
+            ("clients", gateway.url("{client_id}")),
+            ("RabbitMQ", f"{broker.url('/')}   pages: http://127.0.0.1:{broker.management_port} (guest, guest)"),
+            ("PostgreSQL", database.url()),
+            ("", f"psql {database.url()} -c 'SELECT * FROM messages'"),
+            ("logs", os.path.relpath(gateway.log_path, ROOT)),
+            ("", os.path.relpath(processor.log_path, ROOT)),
+            ("data", os.path.relpath(RUN, ROOT) + "   (remove it to start afresh)"),
+        ]
+        print(f"\n{C.bold}It runs.{C.end}")
+        for name, value in lines:
+            print(f"  {name:<12} {value}")
+        print("\nCtrl-C ends everything.", flush=True)
+
+    def end(self):
+        """Ends what runs, last started first; True when all of it ended well."""
+        well = True
+        for name, end, _ in reversed(self.started):
+            try:
+                start = time.monotonic()
+                end()
+                print(f"  {name:<18} ended {C.dim}{time.monotonic() - start:6.1f} s{C.end}", flush=True)
+            except Failure as failure:
+                well = False
+                print(f"  {name:<18} {failure}", flush=True)
+        return well
+
+
+def stop_on_signal(number, _frame):
+    # Only once: a second Ctrl-C must not break off the ending.
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)
+    raise Stop(signal.Signals(number).name)
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="./dev run", description="The whole pipeline on this machine, until Ctrl-C.")
+    parser.add_argument("--once", action="store_true", help="end after the message is stored instead of staying")
+    once = parser.parse_args().once
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop_on_signal)
+
+    RUN.mkdir(parents=True, exist_ok=True)
+    with open(RUN / "lock", "w", encoding="ascii") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            print("./dev run runs already in this folder.", file=sys.stderr)
+            return 1
+        run = Run()
+        code = 0
+        try:
+            run.go(once)
+        except Stop:
+            print()
+        except Failure as failure:
+            print(f"\n{C.red}It failed:{C.end} {failure}\n", flush=True)
+            code = 1
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        if run.started:
+            print("Ending:")
+        return code if run.end() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
