@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: MIT
+"""`./dev test`: builds everything, runs everything, and counts.
+
+Two lanes run side by side, because much of the end-to-end tests is waiting while the rest is compiling. Each step
+prints one line when it is done; the output of a failed one is printed in full. The very last line is the count.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import xml.etree.ElementTree
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PYTHON = "/usr/bin/python3"
+JOBS = str(os.cpu_count() or 2)
+STEP_TIMEOUT_S = 1800
+
+
+class Count:
+    def __init__(self, passed=0, failed=0, skipped=0):
+        self.passed = passed
+        self.failed = failed
+        self.skipped = skipped
+        self.skip_reasons = []
+
+    def add(self, other):
+        self.passed += other.passed
+        self.failed += other.failed
+        self.skipped += other.skipped
+        self.skip_reasons += other.skip_reasons
+
+    def __str__(self):
+        words = [f"{self.passed} passed", f"{self.failed} failed"]
+        if self.skipped:
+            words.append(f"{self.skipped} skipped")
+        return ", ".join(words)
+
+
+class StepFailed(Exception):
+    """A step that cannot be counted in tests: its output is the text."""
+
+
+def run(command, env=None):
+    """Runs a command; returns (exit code, output)."""
+    try:
+        done = subprocess.run([str(word) for word in command], cwd=ROOT, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=STEP_TIMEOUT_S, check=False,
+                              env={**os.environ, **(env or {})})
+        return done.returncode, done.stdout.decode("utf-8", "replace")
+    except subprocess.TimeoutExpired as expired:
+        output = (expired.stdout or b"").decode("utf-8", "replace")
+        return 124, f"{output}\n(broken off after {STEP_TIMEOUT_S} s)"
+
+
+def must(command, env=None):
+    code, output = run(command, env)
+    if code != 0:
+        raise StepFailed(f"$ {' '.join(map(str, command))}\n{output}\n(exit {code})")
+    return output
+
+
+def build(preset):
+    """Configures and builds; warnings are errors, so a build that succeeds is a clean one."""
+    must(["cmake", "--preset", preset])
+    must(["cmake", "--build", "--preset", preset, "-j", JOBS])
+    return Count()
+
+
+def count_cmocka(output):
+    """The tests of one CMocka program by its own words; None when it is not one."""
+    started = output.count("[ RUN      ]")
+    if not started:
+        return None
+    passed = output.count("[       OK ]")
+    skipped = output.count("[  SKIPPED ] ") and sum(
+        1 for line in output.splitlines() if line.startswith("[  SKIPPED ] ") and "test(s)" not in line)
+    skipped = min(skipped, started - passed)
+    return Count(passed, started - passed - skipped, skipped)
+
+
+def count_pytest(report):
+    """Counts of a pytest run by its JUnit file."""
+    count = Count()
+    for case in xml.etree.ElementTree.parse(report).iter("testcase"):
+        name = f"{case.get('classname')}::{case.get('name')}"
+        skipped = case.find("skipped")
+        if case.find("failure") is not None or case.find("error") is not None:
+            count.failed += 1
+        elif skipped is not None:
+            count.skipped += 1
+            count.skip_reasons.append(f"{name}: {skipped.get('message')}")
+        else:
+            count.passed += 1
+    return count
+
+
+def ctest(build_name, *options):
+    """Runs ctest; counts the single tests in each program."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "ctest.xml"
+        # The tests of programs that a ctest entry runs through pytest are counted by their own reports.
+        code, output = run(["ctest", "--test-dir", f"build/{build_name}", "--output-on-failure", "--timeout", "600",
+                            "-j", JOBS, "--output-junit", report, "--test-output-size-passed", "10000000",
+                            "--test-output-size-failed", "10000000", *options],
+                           {"POSTERN_PYTEST_REPORTS": folder})
+        if not report.exists():
+            raise StepFailed(output)
+        count = Count()
+        for case in xml.etree.ElementTree.parse(report).iter("testcase"):
+            name = case.get("name")
+            inner = Path(folder) / f"{name}.xml"
+            ok = case.get("status") == "run"
+            single = count_pytest(inner) if inner.exists() else count_cmocka(case.findtext("system-out") or "")
+            if single is None:
+                single = Count(passed=1) if ok else Count(failed=1)
+            elif not ok and single.failed == 0:
+                single.failed = 1  # it crashed, leaked or timed out after its tests
+            count.add(single)
+        if count.passed + count.failed == 0:
+            raise StepFailed(f"no test was found\n{output}")
+        if code != 0 and count.failed == 0:
+            raise StepFailed(output)
+    return (count, output) if count.failed else count
+
+
+def pytest(build_name, *arguments):
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "pytest.xml"
+        code, output = run([PYTHON, "-B", "-m", "pytest", "-q", "--junitxml", report, *arguments],
+                           {"POSTERN_BUILD": build_name})
+        if not report.exists():
+            raise StepFailed(output)
+        count = count_pytest(report)
+        if code != 0 and count.failed == 0:
+            raise StepFailed(output)
+    return (count, output) if count.failed else count
+
+
+def clang_tidy():
+    code, output = run(["run-clang-tidy", "-quiet", "-p", "build/clang", "-j", JOBS, f"{ROOT}/(src|port|processor)/",
+                        f"{ROOT}/tests/"])
+    if code != 0:
+        lines = [line for line in output.splitlines()
+                 if not line.startswith("clang-tidy ") and "warnings generated" not in line]
+        return Count(failed=1), "\n".join(lines)
+    return Count(passed=1)
+
+
+def cross(architecture, debian):
+    """A cross build and its unit tests under qemu-user."""
+    must(["toolchains/sysroot.sh", debian, f"build/sysroot/{debian}"])
+    build(architecture)
+    return ctest(architecture)
+
+
+LANES = [
+    [
+        ("build debug (gcc, sanitizers)", lambda: build("debug")),
+        ("unit and conformance, debug", lambda: ctest("debug")),
+        ("integration and end to end, debug", lambda: pytest("debug", "tests/integration", "tests/e2e")),
+    ],
+    [
+        ("build clang (sanitizers)", lambda: build("clang")),
+        ("unit and conformance, clang", lambda: ctest("clang")),
+        ("build release (gcc)", lambda: build("release")),
+        ("unit and conformance, release", lambda: ctest("release")),
+        ("style and documents", lambda: pytest("release", "tests/tidy")),
+        ("clang-tidy", clang_tidy),
+        ("aarch64: build, unit under qemu", lambda: cross("aarch64", "arm64")),
+        ("armhf: build, unit under qemu", lambda: cross("armhf", "armhf")),
+    ],
+]
+LAST = [
+    ("end to end in short, release", lambda: pytest("release", "-m", "short", "tests/integration", "tests/e2e")),
+]
+
+
+class Report:
+    def __init__(self):
+        self.total = Count()
+        self.lock = threading.Lock()
+
+    def line(self, name, said, start):
+        print(f"  {name:<36} {said:<36} {time.monotonic() - start:7.1f} s", flush=True)
+
+    def run_lane(self, steps):
+        """Runs steps one after another; a build that fails ends the lane, for what follows needs it."""
+        for index, (name, do) in enumerate(steps):
+            start = time.monotonic()
+            try:
+                result = do()
+                count, output = result if isinstance(result, tuple) else (result, None)
+                broken = False
+            except StepFailed as failure:
+                count, output, broken = Count(failed=1), str(failure), True
+            with self.lock:
+                self.total.add(count)
+                tests = count.passed + count.failed + count.skipped
+                self.line(name, str(count) if tests else "clean", start)
+                if output:
+                    print(f"\n{output}\n", flush=True)
+                for reason in count.skip_reasons:
+                    print(f"  SKIPPED {reason}", flush=True)
+                if broken and name.startswith("build"):
+                    for left, _ in steps[index + 1:]:
+                        print(f"  {left:<36} NOT RUN: the build failed", flush=True)
+                    return
+
+
+def main():
+    report = Report()
+    start = time.monotonic()
+    lanes = [threading.Thread(target=report.run_lane, args=(steps,)) for steps in LANES]
+    for lane in lanes:
+        lane.start()
+    for lane in lanes:
+        lane.join()
+    report.run_lane(LAST)
+    report.line("all", "", start)
+    print(report.total, flush=True)
+    return 1 if report.total.failed or not report.total.passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
