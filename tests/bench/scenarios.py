@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: MIT
+"""The scenarios. Each returns figures: what was measured, the limit measured beside it, and the target.
+
+The machine is shared and noisy, and everything runs on the same cores. So what is compared is measured in turns within
+one run (limit, gateway, limit, gateway, ...), each pair gives one ratio, and the median of the ratios counts.
+"""
+
+import time
+
+from stage import DepthSampler, Failure, median, memory_kib, wait_until
+
+
+class Figure:
+    """One line of the table. `target` is ("<=" or ">=", number), tested against the ratio if there is one."""
+
+    def __init__(self, name, value, unit, limit=None, limit_name="", ratio=None, target=None, of_ratio=True, note=""):
+        self.name, self.value, self.unit = name, value, unit
+        self.limit, self.limit_name, self.ratio = limit, limit_name, ratio
+        self.target, self.of_ratio, self.note = target, of_ratio, note
+        if limit and ratio is None:
+            self.ratio = value / limit
+
+    @property
+    def verdict(self):
+        if self.target is None:
+            return ""
+        sign, wanted = self.target
+        tested = self.ratio if self.of_ratio and self.ratio is not None else self.value
+        return "PASS" if (tested <= wanted if sign == "<=" else tested >= wanted) else "MISS"
+
+    def target_text(self):
+        if self.target is None:
+            return ""
+        sign, wanted = self.target
+        return f"{sign} {wanted:g}" + ("x" if self.of_ratio and self.ratio is not None else "")
+
+    def record(self):
+        return {"name": self.name, "value": self.value, "unit": self.unit, "limit": self.limit,
+                "limit_name": self.limit_name, "ratio": self.ratio, "target": self.target_text(),
+                "verdict": self.verdict, "note": self.note}
+
+
+def spread(values):
+    return f"{min(values):.3g} to {max(values):.3g}"
+
+
+def echo(stage, quick):
+    """A raw poll() echo of the same bytes: what receiving and sending alone costs here."""
+    stage.start_echo()
+    seconds = 1.5 if quick else 3
+    found = []
+    for window in (1, 16):
+        answer = stage.load_echo(window=window, seconds=seconds, warmup=0.5)
+        stage.limits[f"echo_w{window}_us"] = stage.cpu_us(answer, stage.echo)
+        found.append(Figure(f"raw TCP echo, 100 x {window}: CPU a message", stage.limits[f"echo_w{window}_us"], "us",
+                            note=f"{answer['queued_rate']:.0f} msg/s"))
+    answer = stage.load_echo(rate=1000, seconds=seconds, warmup=0.5)
+    stage.limits["echo_alone_us"] = stage.cpu_us(answer, stage.echo)
+    found.append(Figure("raw TCP echo, 100 at 1,000 msg/s: CPU a message", stage.limits["echo_alone_us"], "us"))
+    answer = stage.load_echo(rate=1000, idle=10000, seconds=seconds, warmup=0.5)
+    found.append(Figure("raw TCP echo, 10,000 idle + 100 at 1,000 msg/s: CPU a message", stage.cpu_us(answer, stage.echo),
+                        "us", stage.limits["echo_alone_us"], "100 alone"))
+    return found
+
+
+def closed(stage, quick):
+    """100 connections, each with 16 messages in flight, against the bare publisher with as many in flight in all."""
+    rounds = 2 if quick else 5
+    seconds = 2.5 if quick else 4
+    gateway = stage.gateway()
+    found = []
+    for kind, wanted in (("classic", 0.9), ("quorum", 0.8)):
+        bare, ours, cpu, broker_bare, broker_ours = [], [], [], [], []
+        for _ in range(rounds):
+            stage.purge(kind)
+            answer = stage.publish(kind, in_flight=1600, seconds=seconds)
+            bare.append(answer["queued_rate"])
+            broker_bare.append(stage.cpu_us(answer, stage.broker.process))
+            stage.purge(kind)
+            answer = stage.load(gateway, window=16, seconds=seconds, type=kind)
+            ours.append(answer["queued_rate"])
+            cpu.append(stage.cpu_us(answer, gateway))
+            broker_ours.append(stage.cpu_us(answer, stage.broker.process))
+        stage.purge(kind)
+        ratios = [a / b for a, b in zip(ours, bare)]
+        found.append(Figure(f"{kind}, 100 x 16: queued", median(ours), "msg/s", median(bare), "bare publisher",
+                            median(ratios), (">=", wanted), note=f"ratios {spread(ratios)}"))
+        found.append(Figure(f"{kind}, 100 x 16: gateway CPU a message", median(cpu), "us",
+                            stage.limits.get("echo_w16_us"), "raw echo", None, ("<=", 4), False,
+                            note=f"{spread(cpu)}; the broker's own {median(broker_ours):.0f}, "
+                                 f"behind the bare publisher {median(broker_bare):.0f}"))
+        cpu = []
+        rates = []
+        for _ in range(1 if quick else 2):
+            answer = stage.load(gateway, window=1, seconds=seconds, type=kind)
+            cpu.append(stage.cpu_us(answer, gateway))
+            rates.append(answer["queued_rate"])
+            stage.purge(kind)
+        found.append(Figure(f"{kind}, 100 x 1: gateway CPU a message", median(cpu), "us",
+                            stage.limits.get("echo_w1_us"), "raw echo", None, ("<=", 8), False,
+                            note=f"{median(rates):.0f} msg/s"))
+    stage.end(gateway)
+    return found
+
+
+def open_loop(stage, quick):
+    """500 connections together at 10,000 msg/s, against the bare publisher at that rate; quorum queue."""
+    rounds = 2 if quick else 4
+    seconds = 4 if quick else 6
+    kind = "quorum"
+    gateway = stage.gateway()
+    bare, ours, ratios, medians, cpu = [], [], [], [], []
+    for _ in range(rounds):
+        stage.purge(kind)
+        limit = stage.publish(kind, rate=10000, seconds=seconds)["latency_us"]["queued"]
+        stage.purge(kind)
+        answer = stage.load(gateway, connections=500, rate=10000, seconds=seconds, type=kind)
+        mine = answer["latency_us"]["queued"]
+        bare.append(limit)
+        ours.append(mine)
+        ratios.append(mine["p99"] / limit["p99"])
+        medians.append(mine["p50"] / limit["p50"])
+        cpu.append(stage.cpu_us(answer, gateway))
+    stage.purge(kind)
+    stage.end(gateway)
+
+    def line(point, ratio, target=None, note=""):
+        return Figure(f"500 at 10,000 msg/s: {point} of queued", median([one[point] for one in ours]) / 1000, "ms",
+                      median([one[point] for one in bare]) / 1000, "bare publisher", ratio, target, note=note)
+    return [line("p50", median(medians)), line("p99", median(ratios), ("<=", 1.5), f"ratios {spread(ratios)}"),
+            line("p999", median([a["p999"] / b["p999"] for a, b in zip(ours, bare)])),
+            Figure("500 at 10,000 msg/s: gateway CPU a message", median(cpu), "us")]
+
+
+def idle(stage, quick):
+    """100 active clients at 1,000 msg/s, alone and beside 10,000 that are connected and say nothing."""
+    rounds = 1 if quick else 3
+    seconds = 4 if quick else 6
+    # Heartbeats are a cost of idle clients of their own, measured below.
+    gateway = stage.gateway(MAX_CONNECTIONS=10200, HEARTBEAT_INTERVAL=300)
+    before = memory_kib(gateway.pid)
+    alone, beside, latency = [], [], []
+    for _ in range(rounds):
+        answer = stage.load(gateway, rate=1000, seconds=seconds, type="quorum")
+        alone.append(stage.cpu_us(answer, gateway))
+        answer = stage.load(gateway, rate=1000, idle=10000, settle=0.5, seconds=seconds, type="quorum")
+        beside.append(stage.cpu_us(answer, gateway))
+        latency.append(answer["latency_us"]["queued"]["p99"] / 1000)
+        time.sleep(0.5)  # ten thousand departures
+    after = memory_kib(gateway.pid)
+    stage.purge("quorum")
+    stage.end(gateway)
+    ratios = [a / b for a, b in zip(beside, alone)]
+    found = [
+        Figure("100 at 1,000 msg/s alone: gateway CPU a message", median(alone), "us",
+               stage.limits.get("echo_alone_us"), "raw echo"),
+        Figure("the same beside 10,000 idle: gateway CPU a message", median(beside), "us", median(alone), "100 alone",
+               median(ratios), ("<=", 2), note=f"ratios {spread(ratios)}; p99 {median(latency):.1f} ms"),
+        Figure("resident memory with room for 10,200, before and after", after["rss"], "KiB", before["rss"], "before"),
+    ]
+    if not quick:
+        gateway = stage.gateway(MAX_CONNECTIONS=10200, HEARTBEAT_INTERVAL=10)
+        answer = stage.load(gateway, rate=1000, idle=10000, settle=9, seconds=10, type="quorum")
+        found.append(Figure("the same, and each idle client pinged every 10 s", stage.cpu_us(answer, gateway), "us",
+                            median(alone), "100 alone", note=f"{answer['total']['pings']} pings"))
+        stage.purge("quorum")
+        stage.end(gateway)
+    return found
+
+
+def rows(stage, quick):
+    """From the client to the committed row and back to the client's `stored`."""
+    copy = stage.rows(seconds=2)
+    limits = [Figure("PostgreSQL alone, COPY by 500", copy["rows_rate"], "rows/s",
+                     note=f"its CPU {copy['backend_cpu_us'] / copy['rows']:.1f} us a row")]
+    gateway = stage.gateway()
+    processor = stage.processor()
+    # Warm: links, statements, the first pages.
+    stage.load(gateway, window=4, seconds=1, warmup=0, receipts="stored", until="stored")
+    before = stage.database.query("SELECT count(*) FROM messages", database="bench")[0][0]
+    seconds = 8 if quick else 25
+    rate = 10500
+    with DepthSampler(stage.broker, "messages") as depth:
+        answer = stage.load(gateway, [processor], rate=rate, seconds=seconds, warmup=2, receipts="queued,stored",
+                            until="stored")
+    after = stage.database.query("SELECT count(*) FROM messages", database="bench")[0][0]
+    if after - before != answer["total"]["sent"]:
+        raise Failure(f"{answer['total']['sent']} messages made {after - before} rows")
+    waiting = [count for at, count in depth.samples if 2 < at < seconds + 2]
+    third = max(1, len(waiting) // 3)
+    first, last = median(waiting[:third]), median(waiting[-third:])
+    stored = answer["latency_us"]["stored"]
+    most = stage.load(gateway, [processor], window=16, seconds=3 if quick else 8, receipts="stored", until="stored")
+    found = limits + [
+        Figure(f"client to row at {rate:,} msg/s: stored", answer["stored_rate"], "rows/s", copy["rows_rate"],
+               "COPY alone", None, (">=", 10000), False),
+        Figure("  waiting in the queue, last third of the run", last, "messages", None, "", None,
+               ("<=", first + rate / 10), False, note=f"first third {first:.0f}, most {max(waiting)}"),
+        Figure("  processor CPU a row", stage.cpu_us(answer, processor, "stored"), "us", None, "", None, ("<=", 8),
+               False),
+        Figure("  gateway CPU a message, two receipts each", stage.cpu_us(answer, gateway, "stored"), "us"),
+        Figure("  broker CPU a message", stage.cpu_us(answer, stage.broker.process, "stored"), "us"),
+        Figure("  p50 of stored", stored["p50"] / 1000, "ms", note=f"p99 {stored['p99'] / 1000:.1f} ms"),
+        Figure("client to row, 100 x 16 closed loop: stored", most["stored_rate"], "rows/s", copy["rows_rate"],
+               "COPY alone"),
+        Figure("  processor CPU a row", stage.cpu_us(most, processor, "stored"), "us"),
+    ]
+    stage.end(processor)
+    stage.end(gateway)
+    return found
+
+
+def memory(stage, quick):
+    """The gateway's memory from its start through thousands of clients that come and go in every way."""
+    del quick
+    count = 5000
+    gateway = stage.gateway()
+    start = memory_kib(gateway.pid)
+    for name in range(2):
+        stage.storm(gateway, count // 2)
+        stage.load(gateway, connections=100, window=16, seconds=0.5, warmup=0, type="quorum")
+    wait_until(gateway.alive, 1, "the gateway to be alive")
+    end = memory_kib(gateway.pid)
+    stage.purge("quorum")
+    stage.end(gateway)
+    growth = max(end["rss"], end["peak"]) - start["rss"]
+    return [
+        Figure(f"resident memory after {count:,} connects and disconnects", end["rss"], "KiB", start["rss"], "at start",
+               None, ("<=", 1.01), note=f"peak {end['peak']} KiB, proportional {start['pss']} to {end['pss']} KiB"),
+        Figure("growth at the peak", growth, "KiB"),
+    ]
+
+
+ALL = {"echo": echo, "closed": closed, "open": open_loop, "idle": idle, "rows": rows, "memory": memory}
