@@ -5,7 +5,8 @@
  * The bytes of one read are a mutable range which `message_next` eats from the front, an event a call, until it
  * wants more. A message whose only frame lies whole in the range is unmasked in place and pointed at there. Anything
  * cut by the range's end is carried in a buffer, which the caller attaches when asked (MESSAGE_BUFFER) and may take
- * away whenever message_wants_buffer says no. A cut frame header needs no buffer.
+ * away whenever, after MESSAGE_MORE or once an event was dealt with, message_wants_buffer says no. A cut frame header
+ * needs no buffer.
  *
  * Invariants: what is refused is refused at the earliest byte that shows it: a bad header at once, a too long
  * message from its frame's header, bad UTF-8 at its first bad byte. The same bytes give the same events however they
@@ -77,6 +78,11 @@ static inline size_t message_buffer_bytes(size_t message_bytes_max)
  * in each call while message_wants_buffer(reader). */
 struct message_event message_next(struct message_reader *reader, struct message_input *input, uint8_t *buffer,
                                   size_t message_bytes_max);
+
+/* For an owner that has sent its own close frame and wants only the peer's: eats the range, gives no messages, keeps
+ * nothing (the buffer may go at once). True once the peer is done: its close frame began, or what it sends is no
+ * WebSocket any more. After that the reader is at its end. */
+bool message_discard(struct message_reader *reader, struct message_input *input);
 
 /* True while the buffer holds bytes the reader will need: it must stay attached. */
 bool message_wants_buffer(const struct message_reader *reader);
