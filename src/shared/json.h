@@ -95,6 +95,6 @@ size_t json_member(struct json *json, size_t object, const char *name);
 struct span json_string(struct json *json, size_t node);
 
 /* True when a string anywhere in the node's value (names too) holds \u0000. */
-bool json_holds_nul(const struct json *json, size_t node);
+bool json_holds_nul(struct json *json, size_t node);
 
 #endif
