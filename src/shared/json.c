@@ -429,19 +429,12 @@ static enum json_error take_document(struct walk *walk)
     return next_byte(walk) < 0 ? JSON_OK : JSON_TRAILING;
 }
 
-enum json_error json_parse(struct json *json, struct span text)
+/* Parses a text that is not too long; json->error_offset is set after an error. */
+static enum json_error parse(struct json *json)
 {
-    json->text = text;
-    json->node_count = 0;
-    json->error_offset = 0;
-    json->has_nul = false;
-    if (text.bytes > json->text_bytes_max) {
-        json->error_offset = json->text_bytes_max;
-        return JSON_TOO_LONG;
-    }
     struct walk walk;
     walk.json = json;
-    walk.in = (struct json_scan){.data = text.data, .bytes = text.bytes};
+    walk.in = (struct json_scan){.data = json->text.data, .bytes = json->text.bytes};
     walk.token_index = 0;
     walk.depth = 0;
     if (next_byte(&walk) < 0) {
@@ -450,7 +443,8 @@ enum json_error json_parse(struct json *json, struct span text)
     }
     jsmn_parser parser;
     jsmn_init(&parser);
-    (void)jsmn_parse(&parser, (const char *)text.data, text.bytes, &json->nodes->token, (unsigned)json->node_count_max);
+    (void)jsmn_parse(&parser, (const char *)json->text.data, json->text.bytes, &json->nodes->token,
+                     (unsigned)json->node_count_max);
     walk.token_count = parser.toknext;
     enum json_error error = take_document(&walk);
     if (error != JSON_OK) {
@@ -462,6 +456,21 @@ enum json_error json_parse(struct json *json, struct span text)
     json->node_count = walk.token_count;
     json->has_nul = walk.in.has_nul;
     return JSON_OK;
+}
+
+enum json_error json_parse(struct json *json, struct span text)
+{
+    json->text = text;
+    json->node_count = 0;
+    json->has_nul = false;
+    json->error_offset = 0;
+    if (text.bytes > json->text_bytes_max) {
+        json->error_offset = json->text_bytes_max;
+        json->error = JSON_TOO_LONG;
+    } else {
+        json->error = parse(json);
+    }
+    return json->error;
 }
 
 const char *json_error_text(enum json_error error)

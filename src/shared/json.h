@@ -57,7 +57,8 @@ struct json_node; /* in json.c */
 struct json {
     struct span text;        /* the document last parsed; the caller's */
     size_t node_count;       /* 0 after an error */
-    size_t error_offset;     /* where the last error is, in bytes */
+    enum json_error error;   /* what json_parse returned last */
+    size_t error_offset;     /* where that is, in bytes from 0 */
     bool has_nul;            /* a string of the document holds \u0000 */
     struct json_node *nodes; /* node_count_max */
     size_t node_count_max;
