@@ -453,8 +453,8 @@ int main(int argc, char **argv)
     publisher_prepare(&publisher, type, run, (size_t)bytes);
     /* Open loop: as many may be unconfirmed as ten seconds bring. */
     publisher.slot_count = publisher.rate > 0 ? (uint64_t)(publisher.rate * 10) + 1024 : (uint64_t)in_flight * 4;
-    publisher.sent_ns = bench_memory(publisher.slot_count, sizeof *publisher.sent_ns);
-    publisher.confirmed = bench_memory(publisher.slot_count, sizeof *publisher.confirmed);
+    publisher.sent_ns = bench_memory((size_t)publisher.slot_count, sizeof *publisher.sent_ns);
+    publisher.confirmed = bench_memory((size_t)publisher.slot_count, sizeof *publisher.confirmed);
     bench_watch_open(&interval.watch, watch);
     (void)prctl(PR_SET_TIMERSLACK, 1UL, 0UL, 0UL, 0UL);
     publisher_connect(&publisher, (unsigned)port);

@@ -15,7 +15,7 @@ struct rows {
     size_t batch_bytes;
     size_t row_bytes;
     size_t digits_offset; /* in a row */
-    uint64_t batch_rows;
+    size_t batch_rows;
     uint64_t made_count;
 };
 
@@ -40,14 +40,14 @@ static void batch_make(struct rows *rows)
     rows->digits_offset = strlen(rows->run) + 4 + rows->message.id_bytes - BENCH_ID_DIGITS;
     rows->batch_bytes = rows->row_bytes * rows->batch_rows;
     rows->batch = bench_memory(rows->batch_rows, rows->row_bytes);
-    for (uint64_t i = 0; i < rows->batch_rows; i++) {
+    for (size_t i = 0; i < rows->batch_rows; i++) {
         memcpy(rows->batch + i * rows->row_bytes, row, rows->row_bytes);
     }
 }
 
 static void copy_batch(struct rows *rows)
 {
-    for (uint64_t i = 0; i < rows->batch_rows; i++) {
+    for (size_t i = 0; i < rows->batch_rows; i++) {
         bench_digits(rows->batch + i * rows->row_bytes + rows->digits_offset, ++rows->made_count);
     }
     run_sql(rows, "COPY messages (client_id, message_id, type, content, status, gateway, received_at) FROM STDIN",
@@ -79,7 +79,7 @@ int main(int argc, char **argv)
         {"run", &rows.run, NULL},
     };
     bench_options(argc, argv, options, sizeof options / sizeof options[0]);
-    rows.batch_rows = (uint64_t)batch;
+    rows.batch_rows = (size_t)batch;
     if (url == NULL || rows.batch_rows == 0) {
         bench_die("--url is needed, and --batch begins at 1");
     }

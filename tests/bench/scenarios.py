@@ -58,8 +58,8 @@ def echo(stage, quick):
     stage.limits["echo_alone_us"] = stage.cpu_us(answer, stage.echo)
     found.append(Figure("raw TCP echo, 100 at 1,000 msg/s: CPU a message", stage.limits["echo_alone_us"], "us"))
     answer = stage.load_echo(rate=1000, idle=10000, seconds=seconds, warmup=0.5)
-    found.append(Figure("raw TCP echo, 10,000 idle + 100 at 1,000 msg/s: CPU a message", stage.cpu_us(answer, stage.echo),
-                        "us", stage.limits["echo_alone_us"], "100 alone"))
+    found.append(Figure("raw TCP echo, 10,000 idle + 100 at 1,000 msg/s: CPU a message",
+                        stage.cpu_us(answer, stage.echo), "us", stage.limits["echo_alone_us"], "100 alone"))
     return found
 
 
