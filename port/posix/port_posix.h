@@ -21,7 +21,7 @@ enum { PORT_POSIX_POLL_WATCHES = 256 };
 
 struct port_posix_options {
     enum port_posix_poller poller;
-    size_t watch_max; /* sockets watched at once; 24 bytes each */
+    size_t watch_max; /* sockets watched at once; 20 bytes each */
 };
 
 /* Opens the port. False when the machine refuses something (memory, a thread, the poller); then

@@ -14,6 +14,7 @@
 #include POSTERN_BEFORE_POISON
 #endif
 
+#undef alloca /* a macro where GNU's extensions are on */
 #pragma GCC poison strcpy strcat sprintf vsprintf strtok strncpy strncat gets alloca
 #pragma GCC poison malloc calloc realloc free strdup strndup
 

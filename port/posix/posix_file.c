@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: MIT */
+/* Files by the plain calls. A file is replaced by writing another beside it, syncing that, renaming it over the old one
+ * and syncing the folder, so that after a power cut the one or the other is there, whole. */
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "posix.h"
+
+enum { FILE_MODE = 0644, DIRECTORY_MODE = 0755, PATH_BYTES_MAX = 4096 };
+
+static int open_retrying(const char *path, int flags)
+{
+    int fd;
+    do {
+        fd = open(path, flags | O_CLOEXEC, FILE_MODE);
+    } while (fd < 0 && errno == EINTR);
+    return fd;
+}
+
+static bool write_all(int fd, const void *data, size_t bytes)
+{
+    const uint8_t *from = data;
+    while (bytes > 0) {
+        ssize_t count = write(fd, from, bytes);
+        if (count < 0) {
+            if (errno == EINTR) {
+                continue;
+            }
+            return false;
+        }
+        from += count;
+        bytes -= (size_t)count;
+    }
+    return true;
+}
+
+static enum port_result open_append(void *context, const char *path, port_file *file, uint64_t *size_bytes)
+{
+    struct posix *posix = context;
+    int fd = open_retrying(path, O_WRONLY | O_APPEND | O_CREAT);
+    if (fd < 0) {
+        return posix_failed(posix, "open");
+    }
+    struct stat status;
+    if (fstat(fd, &status) != 0) {
+        enum port_result result = posix_failed(posix, "fstat");
+        (void)close(fd);
+        return result;
+    }
+    *file = fd;
+    *size_bytes = (uint64_t)status.st_size;
+    return PORT_OK;
+}
+
+static enum port_result append(void *context, port_file file, const void *data, size_t bytes)
+{
+    return write_all(file, data, bytes) ? PORT_OK : posix_failed(context, "write");
+}
+
+static enum port_result read_all(struct posix *posix, int fd, uint8_t *buffer, size_t capacity_bytes,
+                                 size_t *read_bytes)
+{
+    size_t used = 0;
+    for (;;) {
+        uint8_t beyond; /* whether there is more than fits */
+        bool full = used == capacity_bytes;
+        ssize_t count = read(fd, full ? &beyond : buffer + used, full ? 1 : capacity_bytes - used);
+        if (count == 0) {
+            *read_bytes = used;
+            return PORT_OK;
+        }
+        if (count < 0) {
+            if (errno == EINTR) {
+                continue;
+            }
+            return posix_failed(posix, "read");
+        }
+        if (full) {
+            return posix_failed_because(posix, "read", "the file is too large");
+        }
+        used += (size_t)count;
+    }
+}
+
+static enum port_result read_file(void *context, const char *path, void *buffer, size_t capacity_bytes,
+                                  size_t *read_bytes)
+{
+    struct posix *posix = context;
+    int fd = open_retrying(path, O_RDONLY);
+    if (fd < 0) {
+        return errno == ENOENT ? PORT_CLOSED : posix_failed(posix, "open");
+    }
+    enum port_result result = read_all(posix, fd, buffer, capacity_bytes, read_bytes);
+    (void)close(fd);
+    return result;
+}
+
+static bool write_synced(const char *path, const void *data, size_t bytes)
+{
+    int fd = open_retrying(path, O_WRONLY | O_CREAT | O_TRUNC);
+    if (fd < 0) {
+        return false;
+    }
+    bool done = write_all(fd, data, bytes) && fsync(fd) == 0;
+    int saved = errno;
+    (void)close(fd);
+    errno = saved;
+    return done;
+}
+
+/* Syncs the folder that `path` stands in; cuts `path`. */
+static bool sync_folder(char *path)
+{
+    char *slash = strrchr(path, '/');
+    if (slash != NULL) {
+        slash[slash == path ? 1 : 0] = '\0';
+    }
+    int fd = open_retrying(slash != NULL ? path : ".", O_RDONLY | O_DIRECTORY);
+    if (fd < 0) {
+        return false;
+    }
+    bool done = fsync(fd) == 0;
+    int saved = errno;
+    (void)close(fd);
+    errno = saved;
+    return done;
+}
+
+static enum port_result replace_file(void *context, const char *path, const void *data, size_t bytes)
+{
+    struct posix *posix = context;
+    char beside[PATH_BYTES_MAX];
+    int length = snprintf(beside, sizeof beside, "%s.new", path);
+    if (length < 0 || (size_t)length >= sizeof beside) {
+        errno = ENAMETOOLONG;
+        return posix_failed(posix, "open");
+    }
+    if (!write_synced(beside, data, bytes)) {
+        enum port_result result = posix_failed(posix, "write");
+        (void)unlink(beside);
+        return result;
+    }
+    if (rename(beside, path) != 0) {
+        enum port_result result = posix_failed(posix, "rename");
+        (void)unlink(beside);
+        return result;
+    }
+    return sync_folder(beside) ? PORT_OK : posix_failed(posix, "sync the folder");
+}
+
+static enum port_result rename_file(void *context, const char *from, const char *to)
+{
+    return rename(from, to) == 0 ? PORT_OK : posix_failed(context, "rename");
+}
+
+/* One level; fine when it is there already. */
+static bool make_one(const char *path)
+{
+    struct stat status;
+    if (mkdir(path, DIRECTORY_MODE) == 0) {
+        return true;
+    }
+    /* A read-only file system says so before it says that the directory exists. */
+    int saved = errno;
+    if (stat(path, &status) == 0) {
+        if (S_ISDIR(status.st_mode)) {
+            return true;
+        }
+        saved = ENOTDIR;
+    }
+    errno = saved;
+    return false;
+}
+
+static enum port_result make_directory(void *context, const char *path)
+{
+    struct posix *posix = context;
+    char partial[PATH_BYTES_MAX];
+    size_t length = strlen(path);
+    CHECK(length > 0);
+    if (length >= sizeof partial) {
+        errno = ENAMETOOLONG;
+        return posix_failed(posix, "make directory");
+    }
+    memcpy(partial, path, length + 1);
+    for (size_t at = 1; at <= length; at++) {
+        if (path[at] == '/' || path[at] == '\0') {
+            partial[at] = '\0';
+            if (!make_one(partial)) {
+                return posix_failed(posix, "make directory");
+            }
+            partial[at] = path[at];
+        }
+    }
+    return PORT_OK;
+}
+
+static void close_file(void *context, port_file file)
+{
+    (void)context;
+    CHECK(file >= 0);
+    (void)close(file);
+}
+
+void posix_file_functions(struct port *port)
+{
+    port->open_append = open_append;
+    port->append = append;
+    port->read_file = read_file;
+    port->replace_file = replace_file;
+    port->rename = rename_file;
+    port->make_directory = make_directory;
+    port->close_file = close_file;
+}
