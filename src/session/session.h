@@ -44,7 +44,6 @@ struct session {
 
     uint8_t receipts_mask;  /* RECEIPTS_* bits, see receipts.h */
     uint8_t binding;        /* enum session_binding */
-    bool busy_told;         /* in this episode of pressure */
     uint32_t message_count; /* of this connection; the last one's seq */
 
     uint32_t connection_index;

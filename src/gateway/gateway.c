@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: MIT */
+/* Sizes follow from the settings here, in one place; each part then takes its memory in a fixed order, first from an
+ * arena that measures and then for real. */
+#include "gateway.h"
+
+#include <string.h>
+
+#include "answers.h"
+#include "check.h"
+#include "clients.h"
+#include "frame.h"
+#include "loop.h"
+#include "message.h"
+
+static const char program[] = "postern-gateway";
+
+/* The pressure rule: what one read can bring must fit a quarter of the outbox, because the outbox says that there is
+ * room when a quarter is free. Returns the largest read that obeys, 0 when even the smallest does not. */
+static uint32_t choose_read_bytes(const struct settings *settings)
+{
+    size_t message_max = settings->outbox_messages / 4;
+    size_t bytes_max = (size_t)(settings->outbox_bytes / 4);
+    for (uint32_t read_bytes = GATEWAY_READ_BYTES_MAX; read_bytes >= SERVER_PIECE_BYTES;
+         read_bytes -= SERVER_PIECE_BYTES) {
+        size_t message_count = clients_read_message_count(read_bytes);
+        size_t content_bytes = clients_read_content_bytes(read_bytes, settings->max_message_bytes);
+        if (message_count <= message_max &&
+            content_bytes + message_count * (size_t)OUTBOX_OVERHEAD_BYTES_MAX <= bytes_max) {
+            return read_bytes;
+        }
+    }
+    return 0;
+}
+
+static bool parse_brokers(struct gateway *gateway, struct text *error)
+{
+    size_t offset = 0;
+    enum amqp_url_error fault = amqp_url_parse(span_text(gateway->settings->rabbitmq_url), &gateway->brokers, &offset);
+    if (fault == AMQP_URL_OK) {
+        return true;
+    }
+    text_string(error, "RABBITMQ_URL=");
+    settings_mask_url(error, span_text(gateway->settings->rabbitmq_url));
+    text_string(error, ": ");
+    text_string(error, amqp_url_error_text(fault));
+    text_string(error, ", at character ");
+    text_u64(error, offset + 1);
+    return false;
+}
+
+static bool parse_routes(struct gateway *gateway, struct text *error)
+{
+    char cause_buffer[512];
+    struct text cause = text_in(cause_buffer, sizeof cause_buffer);
+    if (!routes_parse(&gateway->routes, span_text(gateway->settings->routes), &cause)) {
+        text_string(error, "ROUTES=");
+        text_string(error, gateway->settings->routes);
+        text_string(error, ": ");
+        text_bytes(error, text_span(&cause));
+        return false;
+    }
+    for (size_t index = 0; index < gateway->routes.queue_count; index++) {
+        gateway->queues[index] = routes_queue(&gateway->routes, index);
+    }
+    return true;
+}
+
+bool gateway_configure(struct gateway *gateway, const struct settings *settings, struct text *error)
+{
+    memset(gateway, 0, sizeof *gateway);
+    gateway->settings = settings;
+    if (!parse_brokers(gateway, error) || !parse_routes(gateway, error)) {
+        return false;
+    }
+    gateway->heartbeat = (struct heartbeat_settings){
+        .interval_ms = settings->heartbeat_interval_s * UINT64_C(1000),
+        .timeout_ms = settings->heartbeat_timeout_s * UINT64_C(1000),
+    };
+    gateway->read_bytes = choose_read_bytes(settings);
+    if (gateway->read_bytes == 0) {
+        text_string(error, "OUTBOX_MESSAGES=");
+        text_u64(error, settings->outbox_messages);
+        text_string(error, " and OUTBOX_BYTES=");
+        text_u64(error, settings->outbox_bytes);
+        text_string(error, " are too small for MAX_MESSAGE_BYTES=");
+        text_u64(error, settings->max_message_bytes);
+        text_string(error, ": a quarter of them must hold what one small read of a client can bring");
+        return false;
+    }
+    gateway->read_message_count = clients_read_message_count(gateway->read_bytes);
+    gateway->read_content_bytes = clients_read_content_bytes(gateway->read_bytes, settings->max_message_bytes);
+    size_t queue_bytes = settings->send_queue_bytes - FRAME_SEND_HEADER_BYTES_MAX;
+    gateway->downlink_message_max =
+        settings->max_message_bytes < queue_bytes ? settings->max_message_bytes : queue_bytes;
+    return true;
+}
+
+static void init_log(struct gateway *gateway, struct arena *arena)
+{
+    const struct settings *settings = gateway->settings;
+    const struct log_options options = {
+        .path = settings->log_file,
+        .level = settings->log_level,
+        .file_bytes_max = settings->log_max_bytes,
+        .file_count = settings->log_files,
+        .copy_stdout = settings->log_stdout,
+        .messages = settings->log_messages,
+    };
+    log_open(&gateway->log, gateway->port, arena, &options);
+}
+
+static uint32_t connection_max(const struct settings *settings)
+{
+    return settings->max_connections + GATEWAY_SPARE_CONNECTIONS;
+}
+
+static void init_server(struct gateway *gateway, struct arena *arena)
+{
+    const struct settings *settings = gateway->settings;
+    uint32_t connections = connection_max(settings);
+    uint32_t buffers = GATEWAY_BUFFERS_BYTES / (uint32_t)message_buffer_bytes(settings->max_message_bytes);
+    buffers = buffers < GATEWAY_BUFFERS_MIN ? GATEWAY_BUFFERS_MIN : buffers;
+    uint32_t slow_bytes =
+        settings->send_queue_bytes > GATEWAY_SLOW_BYTES ? settings->send_queue_bytes : GATEWAY_SLOW_BYTES;
+    const struct server_options options = {
+        .port = gateway->port,
+        .token_tag = LOOP_TAG_SERVER,
+        .connection_max = connections,
+        .buffer_count = buffers < connections ? buffers : connections,
+        .message_bytes_max = settings->max_message_bytes,
+        .read_bytes = gateway->read_bytes,
+        .chunk_count = connections + SERVER_CHUNKS_RESERVED + slow_bytes / GATEWAY_CHUNK_BYTES,
+        .chunk_bytes = GATEWAY_CHUNK_BYTES,
+        .send_queue_bytes = settings->send_queue_bytes,
+        .handshake_timeout_ms = settings->handshake_timeout_ms,
+    };
+    server_init(&gateway->server, arena, &options, &clients_handler, gateway, gateway->now_ms);
+}
+
+static void init_outbox(struct gateway *gateway, struct arena *arena)
+{
+    const struct settings *settings = gateway->settings;
+    const struct outbox_options options = {
+        .program = program,
+        .gateway_id = settings->gateway_id,
+        .brokers = &gateway->brokers,
+        .heartbeat_s = settings->amqp_heartbeat_s,
+        .token = loop_token(LOOP_TAG_OUTBOX),
+        .queues = gateway->queues,
+        .queue_count = gateway->routes.queue_count,
+        .queue_type = settings->queue_type == SETTINGS_QUEUE_QUORUM ? "quorum" : "classic",
+        .message_count_max = settings->outbox_messages,
+        .bytes_max = (size_t)settings->outbox_bytes,
+        .content_bytes_max = settings->max_message_bytes,
+        .window_count_max = settings->publish_window,
+    };
+    gateway->outbox = outbox_init(arena, gateway->port, &gateway->log, &options, &answers_outbox_handler, gateway);
+}
+
+static void init_downlink(struct gateway *gateway, struct arena *arena)
+{
+    const struct settings *settings = gateway->settings;
+    const struct downlink_options options = {
+        .program = program,
+        .gateway_id = settings->gateway_id,
+        .brokers = &gateway->brokers,
+        .heartbeat_s = settings->amqp_heartbeat_s,
+        .token = loop_token(LOOP_TAG_DOWNLINK),
+        .message_bytes_max =
+            gateway->downlink_message_max > RECEIPT_BATCH_BYTES ? gateway->downlink_message_max : RECEIPT_BATCH_BYTES,
+    };
+    downlink_init(&gateway->downlink, arena, gateway->port, &gateway->log, &gateway->sessions, &options,
+                  &answers_downlink_handler, gateway);
+}
+
+void gateway_init(struct gateway *gateway, struct arena *arena, struct port *port)
+{
+    gateway->port = port;
+    gateway->now_ms = port->now_ns(port->context) / 1000000;
+    gateway->wall_ms = port->wall_ms(port->context);
+    struct {
+        struct siphash_key sessions;
+        struct siphash_key json;
+    } keys;
+    port->random(port->context, &keys, sizeof keys);
+
+    init_log(gateway, arena);
+    session_table_init(&gateway->sessions, arena, gateway->settings->max_connections, keys.sessions);
+    json_init(&gateway->json, arena, gateway->settings->max_message_bytes, &keys.json);
+    init_server(gateway, arena);
+    init_outbox(gateway, arena);
+    init_downlink(gateway, arena);
+}
+
+size_t gateway_watch_max(const struct settings *settings)
+{
+    return (size_t)connection_max(settings) + LOOP_LINK_WATCHES;
+}
+
+bool gateway_listen(struct gateway *gateway, struct text *error)
+{
+    const struct settings *settings = gateway->settings;
+    struct port *port = gateway->port;
+    struct port_address address;
+    size_t handle_count = gateway_watch_max(settings) + GATEWAY_SPARE_HANDLES;
+    if (!port->reserve_handles(port->context, handle_count)) {
+        text_string(error, "MAX_CONNECTIONS=");
+        text_u64(error, settings->max_connections);
+        text_string(error, ": the machine does not allow ");
+        text_u64(error, handle_count);
+        text_string(error, " open files (ulimit -n): ");
+        text_string(error, port->error_text(port->context));
+        return false;
+    }
+    if (!port->parse_address(port->context, settings->listen_address, (uint16_t)settings->port, &address)) {
+        text_string(error, "LISTEN_ADDRESS=");
+        text_string(error, settings->listen_address);
+        text_string(error, ": not a numeric address");
+        return false;
+    }
+    if (!server_listen(&gateway->server, &address)) {
+        text_string(error, "PORT=");
+        text_u64(error, settings->port);
+        text_string(error, " (LISTEN_ADDRESS=");
+        text_string(error, settings->listen_address);
+        text_string(error, "): cannot listen: ");
+        text_string(error, port->error_text(port->context));
+        return false;
+    }
+    char text[PORT_ADDRESS_TEXT_BYTES];
+    if (server_local_address(&gateway->server, &address)) {
+        port->format_address(port->context, &address, text);
+        log_event(&gateway->log, LOG_INFO, "gateway_started", LOG_TEXT("gateway", settings->gateway_id),
+                  LOG_TEXT("address", text), LOG_TEXT("version", POSTERN_VERSION),
+                  LOG_U64("max_connections", settings->max_connections), LOG_U64("read_bytes", gateway->read_bytes));
+    }
+    outbox_start(gateway->outbox, gateway->now_ms);
+    downlink_start(&gateway->downlink, gateway->now_ms);
+    return true;
+}

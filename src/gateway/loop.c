@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: MIT */
+/* One turn: wait, handle what came, and only then write, each side once: what clients sent goes to the broker in this
+ * turn, and what the broker confirmed goes to the clients in this turn, each with one send a socket. */
+#include "loop.h"
+
+#include "check.h"
+#include "clients.h"
+#include "gateway.h"
+
+static uint64_t monotonic_ms(const struct gateway *gateway)
+{
+    return gateway->port->now_ns(gateway->port->context) / 1000000;
+}
+
+static void wait_for_events(struct gateway *gateway, size_t *event_count)
+{
+    uint64_t now_ms = monotonic_ms(gateway);
+    uint64_t wait_ms = gateway->due_ms <= now_ms ? 0 : gateway->due_ms - now_ms;
+    if (wait_ms > GATEWAY_WAIT_MS_MAX) {
+        wait_ms = GATEWAY_WAIT_MS_MAX;
+    }
+    *event_count = gateway->port->wait(gateway->port->context, gateway->events, GATEWAY_EVENTS_MAX, (int64_t)wait_ms);
+    gateway->now_ms = monotonic_ms(gateway);
+    gateway->wall_ms = gateway->port->wall_ms(gateway->port->context);
+}
+
+static void handle_event(struct gateway *gateway, const struct port_event *event)
+{
+    switch (event->token >> 56) {
+    case LOOP_TAG_SERVER:
+        server_on_event(&gateway->server, event, gateway->now_ms);
+        break;
+    case LOOP_TAG_OUTBOX:
+        outbox_on_event(gateway->outbox, event->ready, gateway->now_ms);
+        break;
+    case LOOP_TAG_DOWNLINK:
+        downlink_on_event(&gateway->downlink, event->ready, gateway->now_ms);
+        break;
+    default:
+        CHECK(false);
+    }
+}
+
+static void handle_jobs(struct gateway *gateway)
+{
+    struct port_job *job;
+    while ((job = gateway->port->finished_job(gateway->port->context)) != NULL) {
+        CHECK(outbox_on_job(gateway->outbox, job, gateway->now_ms) ||
+              downlink_on_job(&gateway->downlink, job, gateway->now_ms));
+    }
+}
+
+/* False when a second stop came. */
+static bool handle_signals(struct gateway *gateway)
+{
+    uint32_t signals = gateway->port->signals(gateway->port->context);
+    if (signals & PORT_SIGNAL_REOPEN) {
+        log_reopen(&gateway->log);
+        log_event(&gateway->log, LOG_INFO, "log_reopened");
+    }
+    if (signals & PORT_SIGNAL_STOP) {
+        if (drain_running(&gateway->drain)) {
+            log_event(&gateway->log, LOG_WARN, "stopped_at_once",
+                      LOG_U64("outbox_messages", outbox_counters(gateway->outbox)->depth_count));
+            return false;
+        }
+        drain_begin(gateway);
+    }
+    return true;
+}
+
+static uint64_t earlier(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Writes to the broker all that is to be written; room that shows up is used in the same turn. */
+static uint64_t turn_outbox(struct gateway *gateway)
+{
+    uint64_t due_ms = outbox_turn(gateway->outbox, gateway->now_ms);
+    if (gateway->room_came) {
+        gateway->room_came = false;
+        clients_resume(gateway);
+        due_ms = outbox_turn(gateway->outbox, gateway->now_ms);
+        // Room can come again at once; it is used in the next turn, which then does not wait.
+        due_ms = gateway->room_came ? gateway->now_ms : due_ms;
+    }
+    return due_ms;
+}
+
+enum gateway_turned gateway_turn(struct gateway *gateway)
+{
+    size_t event_count;
+    wait_for_events(gateway, &event_count);
+    for (size_t index = 0; index < event_count; index++) {
+        handle_event(gateway, &gateway->events[index]);
+    }
+    handle_jobs(gateway);
+    bool go_on = handle_signals(gateway);
+    server_tick(&gateway->server, gateway->now_ms);
+    uint64_t due_ms = turn_outbox(gateway);
+    due_ms = earlier(due_ms, drain_turn(gateway));
+    due_ms = earlier(due_ms, downlink_turn(&gateway->downlink, gateway->now_ms));
+    server_flush(&gateway->server, gateway->now_ms);
+    log_flush(&gateway->log);
+    gateway->due_ms = earlier(due_ms, server_next_ms(&gateway->server));
+    if (!go_on) {
+        return GATEWAY_CUT_SHORT;
+    }
+    return gateway->drain.state == DRAIN_DONE ? GATEWAY_DRAINED : GATEWAY_TURN_ON;
+}
+
+enum gateway_exit gateway_run(struct gateway *gateway)
+{
+    enum gateway_turned turned;
+    do {
+        turned = gateway_turn(gateway);
+    } while (turned == GATEWAY_TURN_ON);
+    log_event(&gateway->log, LOG_INFO, "gateway_stopped");
+    log_close(&gateway->log);
+    return turned == GATEWAY_DRAINED ? GATEWAY_EXIT_OK : GATEWAY_EXIT_FAILED;
+}

@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: MIT */
+/* postern-gateway: the one place that knows which port it runs on. Reads the settings, measures the memory, takes it
+ * in one block, and turns the loop. What goes wrong before the log is open is one line on stderr. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "gateway.h"
+#include "plan.h"
+#include "port_posix.h"
+
+static const char help[] =
+    "postern-gateway: takes WebSocket clients' messages to RabbitMQ and tells them what became of each.\n"
+    "\n"
+    "  postern-gateway            run, with the settings of the environment and of ./.env\n"
+    "  postern-gateway --check    print the settings in effect, passwords masked\n"
+    "  postern-gateway --plan     print the memory table\n"
+    "  postern-gateway --version\n"
+    "  postern-gateway --help\n"
+    "\n"
+    "Every setting is described in .env.template. SIGTERM ends it in good order, SIGHUP reopens the log.\n";
+
+enum command { COMMAND_RUN, COMMAND_CHECK, COMMAND_PLAN };
+
+/* All of the program that is not in the arena. */
+struct program {
+    struct port port;
+    struct settings settings;
+    struct gateway gateway;
+    struct arena arena;
+    char host_name[GATEWAY_ID_BYTES_MAX + 1];
+    char error[SETTINGS_ERROR_BYTES_MAX + 1];
+    size_t env_bytes;
+    union {
+        char env[SETTINGS_ENV_BYTES_MAX]; /* while the settings are read */
+        char output[SETTINGS_ENV_BYTES_MAX];
+    } text;
+};
+
+_Static_assert((int)PLAN_BYTES_MAX <= (int)SETTINGS_ENV_BYTES_MAX, "the table fits the output");
+
+static int complain(const char *line)
+{
+    (void)fprintf(stderr, "postern-gateway: %s\n", line);
+    return GATEWAY_EXIT_FAILED;
+}
+
+static const char *lookup(void *context, const char *name)
+{
+    (void)context;
+    return getenv(name);
+}
+
+static int print(const struct text *text)
+{
+    bool written = fwrite(text->data, 1, text->used_bytes, stdout) == text->used_bytes && fflush(stdout) == 0;
+    return written ? GATEWAY_EXIT_OK : GATEWAY_EXIT_FAILED;
+}
+
+/* Opens a port that is just enough to read .env, because how many sockets the real one watches stands there. */
+static bool read_env(struct program *program)
+{
+    const struct port_posix_options options = {.poller = PORT_POSIX_POLL, .watch_max = 1};
+    struct port *port = &program->port;
+    if (!port_posix_open(port, &options)) {
+        (void)complain(port->error_text(port->context));
+        return false;
+    }
+    port->host_name(port->context, program->host_name, sizeof program->host_name);
+    bool read = true;
+    switch (port->read_file(port->context, ".env", program->text.env, sizeof program->text.env, &program->env_bytes)) {
+    case PORT_OK:
+        break;
+    case PORT_CLOSED: // there is none
+        program->env_bytes = 0;
+        break;
+    case PORT_AGAIN:
+    case PORT_FAILED:
+        (void)fprintf(stderr, "postern-gateway: .env cannot be read: %s\n", port->error_text(port->context));
+        read = false;
+        break;
+    }
+    port_posix_close(port);
+    return read;
+}
+
+static struct port_posix_options port_options(const struct settings *settings)
+{
+    struct port_posix_options options = {.poller = PORT_POSIX_AUTO, .watch_max = gateway_watch_max(settings)};
+    switch (settings->poller) {
+    case SETTINGS_POLLER_AUTO: // the port chooses: epoll for more than PORT_POSIX_POLL_WATCHES
+        break;
+    case SETTINGS_POLLER_POLL:
+        options.poller = PORT_POSIX_POLL;
+        break;
+    case SETTINGS_POLLER_EPOLL:
+        options.poller = PORT_POSIX_EPOLL;
+        break;
+    }
+    return options;
+}
+
+static int run(struct program *program)
+{
+    struct gateway *gateway = &program->gateway;
+    struct port *port = &program->port;
+    size_t bytes = program->arena.used_bytes;
+    void *memory = port->memory(port->context, bytes);
+    if (memory == NULL) {
+        (void)fprintf(stderr, "postern-gateway: %zu bytes of memory are needed and cannot be had: %s\n", bytes,
+                      port->error_text(port->context));
+        return GATEWAY_EXIT_FAILED;
+    }
+    arena_begin(&program->arena, memory, bytes);
+    gateway_init(gateway, &program->arena, port);
+    struct text error = text_in(program->error, sizeof program->error - 1);
+    if (!gateway_listen(gateway, &error)) {
+        program->error[error.used_bytes] = '\0';
+        log_event(&gateway->log, LOG_ERROR, "start_failed", LOG_TEXT("reason", program->error));
+        log_close(&gateway->log);
+        return complain(program->error);
+    }
+    log_event(&gateway->log, LOG_INFO, "memory_taken", LOG_U64("bytes", bytes),
+              LOG_TEXT("poller", port_posix_poller_name(port)));
+    return (int)gateway_run(gateway);
+}
+
+static int measure_and_go(struct program *program, enum command command)
+{
+    struct port *port = &program->port;
+    struct port_posix_options options = port_options(&program->settings);
+    if (!port_posix_open(port, &options)) {
+        return complain(port->error_text(port->context));
+    }
+    arena_measure(&program->arena);
+    gateway_init(&program->gateway, &program->arena, port);
+    int code;
+    if (command == COMMAND_PLAN) {
+        struct text text = text_in(program->text.output, PLAN_BYTES_MAX);
+        plan_write(&text, &program->arena, sizeof *program, port_posix_memory_bytes(&options));
+        code = print(&text);
+    } else {
+        code = run(program);
+    }
+    port_posix_close(port);
+    return code;
+}
+
+static int start(struct program *program, enum command command)
+{
+    if (!read_env(program)) {
+        return GATEWAY_EXIT_FAILED;
+    }
+    const struct settings_sources sources = {
+        .lookup = lookup,
+        .env_text = span_of(program->text.env, program->env_bytes),
+        .env_name = ".env",
+        .host_name = program->host_name,
+    };
+    struct text error = text_in(program->error, sizeof program->error - 1);
+    if (!settings_load(&program->settings, SETTINGS_GATEWAY, &sources, &error) ||
+        !gateway_configure(&program->gateway, &program->settings, &error)) {
+        program->error[error.used_bytes] = '\0';
+        (void)complain(program->error);
+        return GATEWAY_EXIT_SETTINGS;
+    }
+    if (command == COMMAND_CHECK) {
+        char buffer[16384];
+        struct text text = text_in(buffer, sizeof buffer);
+        settings_print(&program->settings, &sources, &text);
+        return print(&text);
+    }
+    return measure_and_go(program, command);
+}
+
+int main(int argument_count, char **arguments)
+{
+    static struct program program;
+    enum command command = COMMAND_RUN;
+    const char *argument = argument_count == 2 ? arguments[1] : "";
+    if (strcmp(argument, "--check") == 0) {
+        command = COMMAND_CHECK;
+    } else if (strcmp(argument, "--plan") == 0) {
+        command = COMMAND_PLAN;
+    } else if (strcmp(argument, "--version") == 0) {
+        (void)printf("postern-gateway %s\n", POSTERN_VERSION);
+        return GATEWAY_EXIT_OK;
+    } else if (strcmp(argument, "--help") == 0) {
+        (void)fputs(help, stdout);
+        return GATEWAY_EXIT_OK;
+    } else if (argument_count != 1) {
+        (void)fputs(help, stderr);
+        return GATEWAY_EXIT_SETTINGS;
+    }
+    return start(&program, command);
+}
