@@ -78,6 +78,13 @@ class Pipeline:
         with Client(gateway.url("path-check")) as client:
             client.store()
 
+    @staticmethod
+    def wait_connected_to_broker(gateway):
+        """Waits until the gateway's messages are confirmed; needs no processor."""
+        with Client(gateway.url("path-check")) as client:
+            client.send({"type": "text", "content": "are you there?"})
+            client.expect(status="queued")
+
     def bystander(self, gateway, **options):
         self.bystander_ = Bystander(gateway.url("bystander"), **options)
         return self.bystander_

@@ -79,6 +79,10 @@ class Program(Process):
     def hang_up(self):
         self.send_signal(signal.SIGHUP)
 
+    def sanitized(self):
+        """Is this a build with AddressSanitizer?"""
+        return b"__asan_init" in Path(self.command[0]).read_bytes()
+
     def sanitizer_findings(self):
         return "".join(path.read_text("utf-8", "replace") for path in sorted(self.folder.glob("sanitizer.*")))
 

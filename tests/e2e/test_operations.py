@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: MIT
+"""Starting, stopping, logs, and what wrong settings get."""
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+from clients import Client, Closed, RawClient
+from pipeline import BUILD
+from process import wait_until
+from programs import find_program, parse_log_line
+
+
+def run_program(name, folder, *arguments, **settings):
+    """Runs a program that is meant to end by itself; returns (exit code, everything it said)."""
+    folder.mkdir(exist_ok=True)
+    done = subprocess.run([find_program(BUILD, name), *arguments], cwd=folder, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, check=False,
+                          env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", **settings})
+    return done.returncode, done.stdout
+
+
+@pytest.mark.short
+def test_sigterm_drains(pipeline):
+    """Clients are told 1012, what was taken reaches the queue, the exit code is 0."""
+    gateway = pipeline.gateway(DRAIN_MS="1000")
+    pipeline.wait_connected_to_broker(gateway)
+    clients = [Client(gateway.url(f"dev-{number}")) for number in range(20)]
+    for client in clients:
+        for _ in range(50):
+            client.send({"type": "text", "content": "x"})
+    gateway.send_signal(signal.SIGTERM)
+    queued = 0
+    for client in clients:
+        try:
+            while True:
+                queued += client.receive().get("status") == "queued"
+        except Closed as closed:
+            assert closed.code == 1012, closed
+    assert gateway.end() == 0
+    assert pipeline.queue_depth() >= queued
+
+
+def test_sigterm_does_not_wait_for_a_broker_that_is_away_for_ever(pipeline):
+    gateway = pipeline.gateway(DRAIN_MS="500")
+    pipeline.wait_connected_to_broker(gateway)
+    pipeline.broker.stop()
+    client = Client(gateway.url("dev-7"))
+    client.send({"type": "text", "content": "x"})
+    gateway.send_signal(signal.SIGTERM)
+    assert client.expect_close().code == 1012
+    assert gateway.end() == 0
+    pipeline.broker.cont()
+
+
+def test_no_new_client_while_it_drains(pipeline):
+    gateway = pipeline.gateway(DRAIN_MS="3000")
+    clients = [Client(gateway.url(f"dev-{number}")) for number in range(3)]
+    gateway.send_signal(signal.SIGTERM)
+    clients[0].expect_close()
+    with pytest.raises((OSError, Closed, AssertionError)):
+        Client(gateway.url("late"), timeout_s=2)
+    assert gateway.end() == 0
+
+
+def test_processor_ends_with_0_and_leaves_no_message_behind(pipeline):
+    gateway = pipeline.gateway()
+    processor = pipeline.processor()
+    with Client(gateway.url("dev-7")) as client:
+        for number in range(300):
+            client.send({"type": "text", "content": number, "id": f"m{number}"})
+        client.expect(seq=300, status="queued")
+    assert processor.end() == 0
+    wait_until(lambda: pipeline.row_count() + pipeline.queue_depth() == 300, 30, "each message to be in one place")
+
+
+def test_sighup_reopens_the_log(pipeline):
+    gateway = pipeline.gateway()
+    processor = pipeline.processor()
+    pipeline.wait_connected(gateway)
+    for program, do in ((gateway, lambda: Client(gateway.url("dev-7")).close()),
+                        (processor, processor.hang_up)):
+        moved = program.log_path.with_suffix(".moved")
+        program.log_path.rename(moved)
+        program.hang_up()
+        wait_until(program.log_path.exists, 30, "the log to be opened anew")
+        do()
+        wait_until(lambda: program.log_path.stat().st_size > 0, 30, "lines in the new log")
+        program.check_alive()
+    with Client(gateway.url("dev-8")) as client:
+        client.store("after")
+
+
+def test_logs_rotate_within_their_bounds(pipeline):
+    gateway = pipeline.gateway(LOG_MAX_BYTES="65536", LOG_FILES="3", LOG_MESSAGES="1", LOG_LEVEL="debug")
+    folder = gateway.log_path.parent
+    with Client(gateway.url("dev-7", "?receipts=none")) as client:
+        def rotated():
+            for _ in range(200):
+                client.send({"type": "text", "content": "x", "id": f"m{client.sent_count}"})
+            client.send({"type": "ping"})
+            client.expect(type="pong")
+            return len(list(folder.iterdir())) >= 3
+        wait_until(rotated, 60, "three log files")
+        for _ in range(10):
+            rotated()
+    files = list(folder.iterdir())
+    assert len(files) == 3, files
+    assert all(path.stat().st_size <= 65536 + 4096 for path in files), [path.stat().st_size for path in files]
+
+
+def test_log_lines_are_logfmt_and_follow_a_message(pipeline):
+    """One grep finds a message in both logs."""
+    gateway = pipeline.gateway(LOG_MESSAGES="1")
+    processor = pipeline.processor(LOG_MESSAGES="1")
+    with Client(gateway.url("dev-7")) as client:
+        client.store("x", "find-me")
+    for program in (gateway, processor):
+        wait_until(lambda: program.log(client="dev-7", id="find-me"), 30, "the message in the log")
+        for line in program.log_text().splitlines():
+            fields = parse_log_line(line)
+            assert {"ts", "level", "event"} <= set(fields), line
+            assert fields["level"] in ("error", "warn", "info", "debug"), line
+
+
+def test_a_log_that_cannot_be_written_stops_nothing(pipeline):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full here")
+    gateway = pipeline.gateway(GATEWAY_LOG_FILE="/dev/full")
+    with Client(gateway.url("dev-7")) as client:
+        client.send({"type": "ping"})
+        assert client.receive() == {"type": "pong"}
+
+
+@pytest.mark.parametrize("program, name, value", [
+    ("postern-gateway", "PORT", "99999"),
+    ("postern-gateway", "PORT", "http"),
+    ("postern-gateway", "SESSION_POLICY", "first"),
+    ("postern-gateway", "RABBITMQ_URL", "http://127.0.0.1"),
+    ("postern-gateway", "ROUTES", "text messages"),
+    ("postern-gateway", "MAX_MESSAGE_BYTES", "0"),
+    ("postern-processor", "DATABASE_URL", "mysql://x"),
+    ("postern-processor", "PROCESSOR_BATCH", "-1"),
+])
+def test_a_wrong_setting_stops_the_start_with_one_line(tmp_path, program, name, value):
+    settings = {"RABBITMQ_URL": "amqp://127.0.0.1:1", "DATABASE_URL": "postgresql://127.0.0.1:1/x", name: value}
+    code, said = run_program(program, tmp_path, **settings)
+    assert code not in (0, 99) and code > 0
+    lines = [line for line in said.splitlines() if name in line]
+    assert len(lines) == 1 and len(said.splitlines()) == 1, said
+
+
+def test_dotenv_is_read_and_the_environment_wins(tmp_path):
+    (tmp_path / ".env").write_text('# a comment\nexport PORT="8123"\nHEARTBEAT_INTERVAL=17 # seconds\n')
+    code, said = run_program("postern-gateway", tmp_path, "--check", HEARTBEAT_INTERVAL="18")
+    assert code == 0, said
+    assert "8123" in said and "18" in said and "=17" not in said.replace(" ", "")
+
+
+def test_a_wrong_line_of_dotenv_is_named(tmp_path):
+    (tmp_path / ".env").write_text("PORT=8123\nHARTBEAT_INTERVAL=17\n")
+    code, said = run_program("postern-gateway", tmp_path, "--check")
+    assert code != 0
+    assert ".env:2" in said and "HARTBEAT_INTERVAL" in said and "HEARTBEAT_INTERVAL" in said, said
+
+
+def test_check_masks_secrets(tmp_path):
+    for program in ("postern-gateway", "postern-processor"):
+        code, said = run_program(program, tmp_path, "--check", RABBITMQ_URL="amqp://user:s3cret-a@127.0.0.1/",
+                                 DATABASE_URL="postgresql://user:s3cret-b@127.0.0.1/x")
+        assert code == 0, said
+        assert "s3cret" not in said and "127.0.0.1" in said
+
+
+def test_the_template_is_a_valid_dotenv(tmp_path):
+    from programs import ROOT
+    (tmp_path / ".env").write_text((ROOT / ".env.template").read_text("utf-8"))
+    for program in ("postern-gateway", "postern-processor"):
+        code, said = run_program(program, tmp_path, "--check")
+        assert code == 0, said
+
+
+def test_a_taken_port_is_one_clear_line(pipeline):
+    gateway = pipeline.gateway()
+    code, said = run_program("postern-gateway", pipeline.folder / "second", PORT=str(gateway.port),
+                             LISTEN_ADDRESS="127.0.0.1", RABBITMQ_URL=pipeline.rabbitmq_url)
+    assert code > 0
+    assert str(gateway.port) in said, said
+
+
+def test_the_plan_is_shown_without_starting(tmp_path):
+    code, said = run_program("postern-gateway", tmp_path, "--plan")
+    assert code == 0 and "total" in said.lower(), said
+
+
+@pytest.mark.short
+def test_idle_clients_cost_nothing_over_time(pipeline):
+    """No timer or log of an idle gateway wakes it for nothing."""
+    gateway = pipeline.gateway(LOG_LEVEL="info")
+    pipeline.wait_connected_to_broker(gateway)
+    clients = [Client(gateway.url(f"dev-{number}")) for number in range(50)]
+    before = gateway.cpu_s()
+    start = time.monotonic()
+    with RawClient(gateway.url("x")):
+        time.sleep(3)
+    share = (gateway.cpu_s() - before) / (time.monotonic() - start)
+    assert share < 0.5, f"an idle gateway uses {share:.0%} of a core"
+    for client in clients:
+        client.close()

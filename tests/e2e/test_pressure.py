@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: MIT
+"""When the broker cannot take messages: clients are told once, not read, and lose nothing."""
+
+import json
+
+from clients import PING, PONG, TEXT, Client, RawClient
+from process import wait_until
+
+COUNT = 400
+OUTBOX = 100
+
+
+def message(number):
+    return b'{"type":"text","content":%d,"id":"m%d"}' % (number, number)
+
+
+def flood(raw, count):
+    """Sends messages up to a ping; the gateway may take as many of them as it has room for."""
+    for number in range(1, count + 1):
+        raw.send(raw.frame(message(number)))
+
+
+def test_busy_is_said_once_and_nothing_is_lost(pipeline):
+    gateway = pipeline.gateway(OUTBOX_MESSAGES=OUTBOX)
+    pipeline.processor()
+    pipeline.wait_connected(gateway)
+    pipeline.broker.stop()
+    with RawClient(gateway.url("dev-7")).open() as raw:
+        raw.read_frame()
+        flood(raw, COUNT)
+        assert raw.read_frame() == (TEXT, b'{"type":"busy","retry_after_ms":500}')
+        pipeline.broker.cont()
+        receipts = {"queued": [], "stored": []}
+        while len(receipts["stored"]) < COUNT:
+            opcode, payload = raw.read_frame()
+            assert opcode == TEXT
+            if b'"busy"' in payload:
+                continue  # said again only when it was free in between
+            receipt = json.loads(payload)
+            receipts[receipt["status"]].append(receipt["seq"])
+        assert receipts["queued"] == sorted(receipts["queued"])
+    assert pipeline.message_ids("dev-7") == [f"m{number}" for number in range(1, COUNT + 1)]
+
+
+def test_control_frames_work_while_it_is_busy(pipeline):
+    gateway = pipeline.gateway(OUTBOX_MESSAGES=OUTBOX)
+    pipeline.wait_connected_to_broker(gateway)
+    pipeline.broker.stop()
+    with RawClient(gateway.url("filler")).open() as filler, RawClient(gateway.url("other")).open() as other:
+        filler.read_frame()
+        other.read_frame()
+        flood(filler, COUNT)
+        assert b"busy" in filler.read_frame()[1]
+        other.send(other.frame(b"alive?", PING))
+        wait_until(lambda: other.read_frame() == (PONG, b"alive?"), 30, "the pong")
+    pipeline.broker.cont()
+
+
+def test_everyone_is_served_in_turn_when_there_is_room_again(pipeline):
+    gateway = pipeline.gateway(OUTBOX_MESSAGES=OUTBOX)
+    pipeline.processor()
+    pipeline.wait_connected(gateway)
+    pipeline.broker.stop()
+    raws = [RawClient(gateway.url(f"dev-{number}")).open() for number in range(10)]
+    for raw in raws:
+        raw.read_frame()
+    for raw in raws:
+        flood(raw, 60)
+    pipeline.broker.cont()
+    wait_until(lambda: pipeline.row_count() >= 600, 120, "all 600 rows", 0.2)
+    for number, raw in enumerate(raws):
+        assert pipeline.message_ids(f"dev-{number}") == [f"m{each}" for each in range(1, 61)]
+        raw.close()
+
+
+def test_it_starts_without_a_broker_and_takes_messages(pipeline):
+    """The window in memory holds them until the broker is there."""
+    pipeline.broker.kill9()
+    gateway = pipeline.gateway()
+    with Client(gateway.url("dev-7")) as client:
+        client.send({"type": "text", "content": 1, "id": "early"})
+        client.send({"type": "ping"})
+        assert client.receive() == {"type": "pong"}  # not queued yet, and not said so
+        pipeline.broker.restart()
+        pipeline.processor()
+        assert client.receive()["status"] == "queued"
+        assert client.receive()["status"] == "stored"
