@@ -48,7 +48,8 @@ const char *amqp_link_state_name(enum amqp_link_state state);
 
 enum {
     AMQP_HEADERS_MAX = 16, /* headers of one message that are read; more are left out */
-    AMQP_LINK_OUT_BYTES_MIN = 65536
+    AMQP_LINK_OUT_BYTES_MIN = 65536,
+    AMQP_PUBLISH_HEADERS_BYTES_MAX = 2048 /* of one message's headers together, names and types included */
 };
 
 /* A header of a message: text, an integer, or Unix time in seconds. Others are not reported. */
@@ -174,6 +175,9 @@ struct amqp_link *amqp_link_init(struct arena *arena, struct port *port, struct 
                                  const struct amqp_link_options *options, const struct amqp_link_handler *handler,
                                  void *context);
 
+/* Gives back what librabbitmq allocated. From AMQP_LINK_DOWN; the link is dead after it. */
+void amqp_link_release(struct amqp_link *link);
+
 /* Begins to connect (from AMQP_LINK_DOWN). */
 void amqp_link_start(struct amqp_link *link, uint64_t now_ms);
 
@@ -200,7 +204,7 @@ void amqp_link_close(struct amqp_link *link, uint64_t now_ms);
 
 enum amqp_link_state amqp_link_state(const struct amqp_link *link);
 bool amqp_link_blocked(const struct amqp_link *link);
-const struct amqp_link_counters *amqp_link_counters(const struct amqp_link *link);
+const struct amqp_link_counters *amqp_link_counters(struct amqp_link *link);
 /* What still waits in the out buffer, and what more would fit. */
 size_t amqp_link_out_bytes(const struct amqp_link *link);
 size_t amqp_link_out_room_bytes(const struct amqp_link *link);

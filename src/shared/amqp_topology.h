@@ -43,9 +43,12 @@ struct amqp_topology {
     struct log *log;
     const struct amqp_step *steps;
     size_t step_count;
-    size_t step_index;    /* the one whose answer is awaited; step_count: all done */
-    size_t closed_count;  /* channels closed on us since the steps were last done */
+    size_t step_index;    /* the one whose answer is awaited; step_count: none */
     uint64_t create_mask; /* by step: it does not exist, create it */
+    uint32_t race_count;  /* creations that another was quicker with, in a row */
+    uint32_t told_count;  /* failures of one kind, told in growing intervals */
+    uint16_t told_code;
+    size_t told_bytes;
 };
 
 /* step_count is 1 to AMQP_STEPS_MAX. */
