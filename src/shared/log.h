@@ -5,8 +5,8 @@
  *
  * Lines gather in a buffer and reach the file with log_flush, once a turn of the loop, in one write. A file never
  * grows beyond file_bytes_max: before a write that would pass it, FILE becomes FILE.1, FILE.1 becomes FILE.2 and so
- * on, file_count files in all. A log that cannot be written never stops the program: lost lines are counted, stderr is
- * told once, and the log tells when it is well again.
+ * on, file_count files in all. A log that cannot be written never stops the program: stderr is told once, lines wait
+ * in the buffer, what comes when it is full is lost and counted, and the log tells when it is well again.
  *
  * Invariant: no line is longer than LOG_LINE_BYTES_MAX, none holds a control character, and each ends in a newline; a
  * value that does not fit is cut. Memory: a buffer from the arena. Thread: the loop's. */
@@ -45,7 +45,7 @@ struct log_field {
 #define LOG_I64(name, given) ((struct log_field){.key = (name), .kind = LOG_FIELD_I64, .value = {.i64 = (given)}})
 
 struct log_options {
-    const char *path;        /* outlives the log; at most LOG_PATH_BYTES_MAX - 4 bytes */
+    const char *path;        /* outlives the log; at most LOG_PATH_BYTES_MAX bytes */
     enum log_level level;    /* lines beyond it are not written */
     uint64_t file_bytes_max; /* at least LOG_LINE_BYTES_MAX */
     uint32_t file_count;     /* 2 to 100 */
@@ -61,9 +61,9 @@ struct log {
     char *buffer; /* buffer_bytes_max */
     size_t buffer_bytes_max;
     size_t buffer_bytes;
-    uint64_t buffer_lines;
     int64_t second; /* whose text is in second_text */
     char second_text[24];
+    bool torn;            /* the last write failed, maybe in its middle */
     bool failing;         /* the last write did not reach the file */
     uint64_t retry_ns;    /* when it is tried again */
     uint64_t lost_lines;  /* since it fails */
