@@ -14,9 +14,9 @@
  *   in which its connection ended.
  * - Handlers may call any connection_ function on any connection, their own included, from inside any callback.
  *   They may not call server_on_event, server_tick, server_flush or server_resume there.
- * - on_closed comes exactly once for each on_open, never from inside a connection_ function and never within another
- *   callback: it comes from server_flush, or earlier from server_on_event, server_tick or server_resume. From the
- *   moment a connection begins to close (by either side) nothing can be sent on it and no other callback comes.
+ * - on_closed comes exactly once for each on_open, and only from server_flush: never from inside a connection_
+ *   function or another callback. From the moment a connection begins to close (by either side) nothing can be sent on
+ *   it and no other callback comes.
  * - Data given to a handler is good until the handler returns, even if it closes the connection; its bytes may be
  *   changed.
  * - No work is done for idle connections: no call but server_next scans the table. An idle connection holds no
@@ -66,15 +66,17 @@ static inline bool connection_handle_equal(struct connection_handle a, struct co
 }
 
 enum {
-    SERVER_PIECE_BYTES = 1024,        /* of one read under pressure */
+    SERVER_PIECE_BYTES = 1024,        /* of one read under pressure; and what may come ahead of a handshake's answer */
+    SERVER_SEND_BYTES = 65536,        /* gathered for one send, when many small pieces are waiting */
     SERVER_CONNECTIONS_MAX = 1 << 20, /* ceiling of connection_max */
     SERVER_USER_NONE = -1             /* a connection's user index before it is set, as (uint32_t) */
 };
 
 enum connection_result {
     CONNECTION_OK,
-    CONNECTION_FULL, /* the peer does not read: send_queue_bytes are waiting, or all chunks are lent. Nothing of it was
-                      * queued. The owner closes the connection, or drops what it wanted to say */
+    CONNECTION_FULL, /* the peer does not read: send_queue_bytes are waiting, or all chunks are lent, although what
+                      * could be sent was sent just now. Nothing of it was queued. The owner closes the connection, or
+                      * drops what it wanted to say */
     CONNECTION_GONE  /* closed, closing, or never was; on_closed has come or is about to */
 };
 
@@ -119,9 +121,10 @@ struct server_handler {
     void (*on_timer)(void *context, struct connection_handle connection);
     /* An open connection has ended. Its user index and peer can still be asked for; the handle is dead after this. */
     void (*on_closed)(void *context, struct connection_handle connection, enum connection_cause cause, uint16_t code);
-    /* A connection ended before it opened; `status` is what it was answered with (0: nothing). For the log. */
+    /* A connection ended before it opened; `status` is what it was answered with (0: nothing). For the log. May come
+     * from any server_ function that takes now_ms, and must not call connection_ functions. */
     void (*on_refused)(void *context, const struct port_address *peer, enum server_refusal refusal, uint16_t status,
-                       const char *reason);
+                       struct span reason);
 };
 
 struct server_options {
@@ -131,7 +134,7 @@ struct server_options {
     uint32_t buffer_count;         /* for partial and held messages and partial handshakes */
     uint32_t message_bytes_max;    /* a longer message is refused with 1009 */
     uint32_t header_bytes_max;     /* of a request, 0: 8192 */
-    uint32_t read_bytes;           /* of one read, 0: 65536 */
+    uint32_t read_bytes;           /* of one read, at least header_bytes_max and SERVER_PIECE_BYTES, 0: 65536 */
     uint32_t chunk_count;          /* of the send queues; must be more than SERVER_CHUNKS_RESERVED */
     uint32_t chunk_bytes;          /* each, 0: 2048 */
     uint32_t send_queue_bytes;     /* per connection; its frames' headers count */
@@ -140,7 +143,7 @@ struct server_options {
     uint32_t close_timeout_ms;     /* for the peer's close frame after ours, and again for its end of stream, 0: 2000 */
 };
 
-enum { SERVER_CHUNKS_RESERVED = 32 }; /* of chunk_count, kept for pongs, closes and HTTP answers */
+enum { SERVER_CHUNKS_RESERVED = 32 }; /* of chunk_count, kept for closes and HTTP answers */
 
 /* Since the start; for metrics. */
 struct server_counters {
@@ -181,7 +184,7 @@ struct server {
     struct pool chunks;
     struct timer_wheel wheel;
     struct timer_node accept_timer; /* until accepting is tried again */
-    struct server_list free;
+    struct server_list vacant;
     struct server_list waiting; /* under pressure, in order */
     struct server_list partial; /* holders of a buffer that may be evicted, longest first */
     struct server_list dirty;   /* something is to be done in server_flush */

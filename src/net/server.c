@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: MIT */
+/* Events, timers and the end of a turn. A token names a record and the low bits of its generation, so that an event of
+ * a connection that ended earlier in the turn finds nobody. All that a turn changed is in the dirty queue, and
+ * server_flush settles one record after the other until it is empty: it says on_closed, sends, shuts, frees. */
+#include "server.h"
+
+#include <string.h>
+
+#include "check.h"
+#include "connection.h"
+
+enum {
+    DEFAULT_HEADER_BYTES = 8192,
+    DEFAULT_READ_BYTES = 65536,
+    DEFAULT_CHUNK_BYTES = 2048,
+    DEFAULT_ACCEPT_MAX = 64,
+    DEFAULT_HANDSHAKE_TIMEOUT_MS = 10000,
+    DEFAULT_CLOSE_TIMEOUT_MS = 2000,
+    CHUNK_BYTES_MIN = 512, /* an HTTP answer or a close frame fits into one */
+    ACCEPT_PAUSE_MS = 100,
+    WHEEL_SLOTS = 1024,
+    WHEEL_TICK_MS = 50
+};
+
+static void set_defaults(struct server_options *options)
+{
+    const struct {
+        uint32_t *option;
+        uint32_t value;
+    } defaults[] = {{&options->header_bytes_max, DEFAULT_HEADER_BYTES},
+                    {&options->read_bytes, DEFAULT_READ_BYTES},
+                    {&options->chunk_bytes, DEFAULT_CHUNK_BYTES},
+                    {&options->accept_max, DEFAULT_ACCEPT_MAX},
+                    {&options->handshake_timeout_ms, DEFAULT_HANDSHAKE_TIMEOUT_MS},
+                    {&options->close_timeout_ms, DEFAULT_CLOSE_TIMEOUT_MS}};
+    for (size_t index = 0; index < sizeof defaults / sizeof defaults[0]; index++) {
+        if (*defaults[index].option == 0) {
+            *defaults[index].option = defaults[index].value;
+        }
+    }
+    CHECK(options->port != NULL);
+    CHECK(options->connection_max > 0 && options->connection_max <= SERVER_CONNECTIONS_MAX);
+    CHECK(options->buffer_count > 0);
+    CHECK(options->message_bytes_max >= SERVER_PIECE_BYTES && options->message_bytes_max <= UINT32_MAX / 4);
+    CHECK(options->header_bytes_max <= UINT16_MAX && options->read_bytes >= options->header_bytes_max);
+    CHECK(options->read_bytes >= SERVER_PIECE_BYTES);
+    CHECK(options->chunk_count > SERVER_CHUNKS_RESERVED && options->chunk_bytes >= CHUNK_BYTES_MIN);
+    CHECK(options->send_queue_bytes <= UINT32_MAX / 2);
+}
+
+void server_init(struct server *server, struct arena *arena, const struct server_options *options,
+                 const struct server_handler *handler, void *context, uint64_t now_ms)
+{
+    CHECK(handler->on_request != NULL && handler->on_open != NULL && handler->readable != NULL);
+    CHECK(handler->on_message != NULL && handler->on_closed != NULL);
+    *server = (struct server){.options = *options, .handler = *handler, .context = context, .now_ms = now_ms};
+    set_defaults(&server->options);
+    options = &server->options;
+    server->port = options->port;
+    server->listener = PORT_NONE;
+    server->connections = arena_take(arena, "connection records", options->connection_max, sizeof(struct connection));
+    pool_init(&server->buffers, arena, "buffers for partial and held messages", options->buffer_count,
+              buffer_tail_offset(server) + SERVER_PIECE_BYTES);
+    pool_init(&server->chunks, arena, "chunks of the send queues", options->chunk_count, options->chunk_bytes);
+    server->read_scratch = arena_take(arena, "bytes of one read", 1, options->read_bytes);
+    server->send_scratch = arena_take(arena, "bytes of one send", 1, SERVER_SEND_BYTES);
+    timer_wheel_init(&server->wheel, arena, WHEEL_SLOTS, WHEEL_TICK_MS, now_ms);
+    if (arena_measuring(arena)) {
+        return;
+    }
+    connection_table_init(server);
+}
+
+static uint64_t listener_token(const struct server *server)
+{
+    return (uint64_t)server->options.token_tag << TOKEN_TAG_SHIFT | CONNECTION_NONE;
+}
+
+bool server_listen(struct server *server, const struct port_address *address)
+{
+    const struct port *port = server->port;
+    CHECK(server->listener == PORT_NONE);
+    port_socket listener;
+    if (port->listen(port->context, address, &listener) != PORT_OK) {
+        return false;
+    }
+    if (port->watch_add(port->context, listener, PORT_READ, listener_token(server)) != PORT_OK) {
+        port->close_socket(port->context, listener);
+        return false;
+    }
+    server->listener = listener;
+    server->accepting = true;
+    return true;
+}
+
+bool server_local_address(const struct server *server, struct port_address *address)
+{
+    const struct port *port = server->port;
+    return server->listener != PORT_NONE && port->local_address(port->context, server->listener, address) == PORT_OK;
+}
+
+void server_stop_accepting(struct server *server)
+{
+    const struct port *port = server->port;
+    if (server->listener == PORT_NONE) {
+        return;
+    }
+    timer_wheel_remove(&server->wheel, &server->accept_timer);
+    port->watch_remove(port->context, server->listener);
+    port->close_socket(port->context, server->listener);
+    server->listener = PORT_NONE;
+    server->accepting = false;
+}
+
+static void pause_accepting(struct server *server)
+{
+    server->accepting = false;
+    server->port->watch_change(server->port->context, server->listener, 0);
+}
+
+/* Accepts again, unless there is a reason not to: no listener, no record, or a pause that is not over. */
+static void resume_accepting(struct server *server)
+{
+    if (server->listener != PORT_NONE && !server->accepting && !timer_scheduled(&server->accept_timer) &&
+        server->vacant.count > 0) {
+        server->accepting = true;
+        server->port->watch_change(server->port->context, server->listener, PORT_READ);
+    }
+}
+
+/* Out of handles or memory: the newcomers stay in the listener's queue for a while. */
+static void accept_later(struct server *server)
+{
+    server->counters.accept_failed++;
+    pause_accepting(server);
+    timer_wheel_add(&server->wheel, &server->accept_timer, server->now_ms + ACCEPT_PAUSE_MS);
+}
+
+static bool admit(struct server *server, port_socket socket, const struct port_address *peer)
+{
+    const struct port *port = server->port;
+    struct connection *connection = connection_take(server);
+    CHECK(connection != NULL);
+    if (port->watch_add(port->context, socket, PORT_READ, connection_token(server, connection)) != PORT_OK) {
+        port->close_socket(port->context, socket);
+        connection_discard(server, connection);
+        return false;
+    }
+    connection->socket = socket;
+    connection_set(connection, CONNECTION_READ_WATCHED | (peer->v6 ? (uint32_t)CONNECTION_PEER_V6 : 0));
+    memcpy(connection->peer_bytes, peer->bytes, sizeof connection->peer_bytes);
+    connection->peer_port = peer->port;
+    timer_wheel_add(&server->wheel, &connection->timer, server->now_ms + server->options.handshake_timeout_ms);
+    server->counters.accepted++;
+    return true;
+}
+
+static void accept_some(struct server *server)
+{
+    const struct port *port = server->port;
+    for (uint32_t count = 0; count < server->options.accept_max; count++) {
+        port_socket socket;
+        struct port_address peer;
+        if (server->vacant.count == 0) {
+            pause_accepting(server);
+            return;
+        }
+        switch (port->accept(port->context, server->listener, &socket, &peer)) {
+        case PORT_OK:
+            if (!admit(server, socket, &peer)) {
+                accept_later(server);
+                return;
+            }
+            break;
+        case PORT_AGAIN:
+            return;
+        case PORT_CLOSED:
+        case PORT_FAILED:
+            accept_later(server);
+            return;
+        }
+    }
+}
+
+void server_on_event(struct server *server, const struct port_event *event, uint64_t now_ms)
+{
+    CHECK(!server->in_handler);
+    server->now_ms = now_ms;
+    uint32_t index = (uint32_t)event->token;
+    if (index == CONNECTION_NONE) {
+        if (server->accepting) {
+            accept_some(server);
+        }
+        return;
+    }
+    CHECK(index < server->options.connection_max);
+    struct connection *connection = &server->connections[index];
+    if (connection->socket == PORT_NONE || connection_token(server, connection) != event->token) {
+        return;
+    }
+    bool is_hangup = (event->ready & PORT_HANGUP) != 0;
+    if ((event->ready & PORT_WRITE) != 0) {
+        connection_clear(connection, CONNECTION_BLOCKED);
+        connection_mark_dirty(server, connection);
+    }
+    if (connection_reads(connection)) {
+        if ((event->ready & (PORT_READ | PORT_HANGUP)) != 0) {
+            receive_ready(server, connection, is_hangup);
+        }
+    } else if (is_hangup) {
+        closing_kill(server, connection);
+    }
+}
+
+static void on_due(struct server *server, struct connection *connection)
+{
+    switch ((enum connection_state)connection->state) {
+    case CONNECTION_HANDSHAKE:
+        closing_refuse(server, connection, SERVER_REFUSED_TIMEOUT, HANDSHAKE_STATUS_TIMEOUT,
+                       span_text("The handshake took too long."));
+        break;
+    case CONNECTION_OPEN:
+        if (server->handler.on_timer != NULL) {
+            server->in_handler = true;
+            server->handler.on_timer(server->context, connection_handle_of(server, connection));
+            server->in_handler = false;
+        }
+        break;
+    case CONNECTION_CLOSING:
+    case CONNECTION_LINGERING:
+        closing_kill(server, connection);
+        break;
+    case CONNECTION_FREE:
+    case CONNECTION_DEAD:
+    case CONNECTION_STATE_COUNT:
+        CHECK(false);
+    }
+}
+
+void server_tick(struct server *server, uint64_t now_ms)
+{
+    CHECK(!server->in_handler);
+    server->now_ms = now_ms;
+    struct timer_node *timer = timer_wheel_expired(&server->wheel, now_ms);
+    for (; timer != NULL; timer = timer_wheel_expired(&server->wheel, now_ms)) {
+        if (timer == &server->accept_timer) {
+            resume_accepting(server);
+        } else {
+            on_due(server, TIMER_OWNER(timer, struct connection, timer));
+        }
+    }
+}
+
+uint64_t server_next_ms(const struct server *server)
+{
+    return timer_wheel_next_ms(&server->wheel);
+}
+
+void server_resume(struct server *server, uint64_t now_ms)
+{
+    CHECK(!server->in_handler);
+    server->now_ms = now_ms;
+    for (;;) {
+        struct connection *connection = connection_first(server, &server->waiting);
+        if (connection == NULL || !receive_may_resume(server, connection)) {
+            return;
+        }
+    }
+}
+
+/* Brings one dirty record to rest. It may become dirty again. */
+static void settle(struct server *server, struct connection *connection)
+{
+    if (connection_has(connection, CONNECTION_CLOSED_DUE)) {
+        connection_clear(connection, CONNECTION_CLOSED_DUE);
+        server->in_handler = true;
+        server->handler.on_closed(server->context, connection_handle_of(server, connection),
+                                  (enum connection_cause)connection->end.closed.cause, connection->end.closed.code);
+        server->in_handler = false;
+    }
+    if (connection->state >= CONNECTION_CLOSING) {
+        buffer_return(server, connection);
+    }
+    if (connection->state == CONNECTION_DEAD) {
+        connection_give(server, connection);
+        return;
+    }
+    if (connection_has(connection, CONNECTION_SEND_FAILED) || !send_queue_push(server, connection)) {
+        closing_kill(server, connection);
+        return;
+    }
+    if (connection->state == CONNECTION_LINGERING && connection->send_bytes == 0) {
+        if (connection_has(connection, CONNECTION_PEER_ENDED)) {
+            closing_kill(server, connection);
+            return;
+        }
+        if (!connection_has(connection, CONNECTION_SHUT)) {
+            connection_set(connection, CONNECTION_SHUT);
+            server->port->shutdown_send(server->port->context, connection->socket);
+        }
+    }
+    connection_update_interest(server, connection);
+}
+
+void server_flush(struct server *server, uint64_t now_ms)
+{
+    CHECK(!server->in_handler);
+    server->now_ms = now_ms;
+    struct connection *connection = connection_pop_dirty(server);
+    for (; connection != NULL; connection = connection_pop_dirty(server)) {
+        settle(server, connection);
+    }
+    resume_accepting(server);
+}
