@@ -122,6 +122,13 @@ void bench_watch_open(struct bench_watch *watch, const char *pids)
     }
 }
 
+void bench_watch_self(struct bench_watch *watch)
+{
+    char pid[32];
+    (void)snprintf(pid, sizeof pid, "%ld", (long)getpid());
+    bench_watch_open(watch, pid);
+}
+
 void bench_watch_begin(struct bench_watch *watch)
 {
     for (size_t i = 0; i < watch->count; i++) {

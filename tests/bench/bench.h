@@ -45,6 +45,7 @@ struct bench_watch {
 
 /* `pids`: decimal, comma between, or NULL. */
 void bench_watch_open(struct bench_watch *watch, const char *pids);
+void bench_watch_self(struct bench_watch *watch);
 void bench_watch_begin(struct bench_watch *watch);
 void bench_watch_end(struct bench_watch *watch);
 /* Writes {"PID":microseconds,…} */

@@ -141,6 +141,10 @@ class Stage:
     def rows(self, **options):
         return self._run("bench_rows", {"url": self.database_url, **options})
 
+    def store_rate(self, **options):
+        return self._run("bench_store_rate", {"url": self.database_url, "run": self.run_name(),
+                                              "log": self.folder / "store_rate.log", **options})
+
     def start_echo(self):
         if self.echo is None:
             self.echo = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--",
