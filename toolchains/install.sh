@@ -52,13 +52,15 @@ else
 fi
 
 policy=/usr/sbin/policy-rc.d
-no_cluster=/etc/postgresql-common/createcluster.d/postern-temporary.conf
+no_cluster=/etc/postgresql-common/createcluster.d
 ours=
+our_folder=
 log=$(mktemp)
 clean_up() {
     for file in $ours; do
         $as_root rm -f "$file"
     done
+    [ -z "$our_folder" ] || $as_root rmdir "$our_folder" 2> /dev/null || true
     rm -f "$log"
 }
 trap clean_up EXIT
@@ -66,10 +68,10 @@ trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# put FILE MODE: writes standard input to a file that clean_up removes.
+# put FILE MODE TEXT: writes a file that clean_up removes.
 put() {
     ours="$ours $1"
-    $as_root tee "$1" > /dev/null
+    printf '%s\n' "$3" | $as_root tee "$1" > /dev/null
     $as_root chmod "$2" "$1"
 }
 
@@ -90,14 +92,19 @@ services() {
 echo "Installing:$missing"
 before=$(services)
 if [ ! -e "$policy" ]; then
-    printf '#!/bin/sh\nexit 101\n' | put "$policy" 755
+    put "$policy" 755 '#!/bin/sh
+exit 101'
 fi
 apt update || echo "(apt-get update had trouble; trying with what is known)"
 case $missing in
 *postgresql*)
     apt install postgresql-common || { cat "$log" >&2; exit 1; }
-    if [ -d "${no_cluster%/*}" ] && [ ! -e "$no_cluster" ]; then
-        echo 'create_main_cluster = false' | put "$no_cluster" 644
+    if grep -qs "^include_dir.*createcluster.d" "${no_cluster%.d}.conf"; then
+        if [ ! -d "$no_cluster" ]; then
+            our_folder=$no_cluster
+            $as_root mkdir "$no_cluster"
+        fi
+        put "$no_cluster/postern-temporary.conf" 644 'create_main_cluster = false'
     fi
     ;;
 esac
