@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: MIT */
+/* What is written out of the table: the effective settings, the template and the Markdown table. The first is itself
+ * right .env text: the origin stands in a comment. */
+#include "check.h"
+#include "settings.h"
+#include "settings_table.h"
+#include "text.h"
+
+static struct span span_from(struct span text, size_t at)
+{
+    return span_of(text.data + at, text.bytes - at);
+}
+
+/* Where `needle` begins in `text`; text.bytes when it does not. */
+static size_t find(struct span text, const char *needle)
+{
+    size_t bytes = strlen(needle);
+    for (size_t at = 0; at + bytes <= text.bytes; at++) {
+        if (memcmp(text.data + at, needle, bytes) == 0) {
+            return at;
+        }
+    }
+    return text.bytes;
+}
+
+static size_t find_last(struct span text, uint8_t byte)
+{
+    size_t at = text.bytes;
+    while (at > 0 && text.data[at - 1] != byte) {
+        at--;
+    }
+    return at == 0 ? text.bytes : at - 1;
+}
+
+/* Masks what follows `password=` in a query. */
+static void mask_query(struct text *out, struct span url)
+{
+    static const char name[] = "password=";
+    for (;;) {
+        size_t at = find(url, name);
+        if (at == url.bytes) {
+            text_bytes(out, url);
+            return;
+        }
+        at += sizeof name - 1;
+        text_bytes(out, span_of(url.data, at));
+        text_string(out, "***");
+        url = span_from(url, at);
+        url = span_from(url, find(url, "&"));
+    }
+}
+
+void settings_mask_url(struct text *out, struct span url)
+{
+    while (url.bytes > 0) {
+        size_t authority = find(url, "://");
+        authority += authority == url.bytes ? 0 : 3;
+        /* This URL ends at the last comma before the next scheme. A password with a comma or a slash in it, which is
+         * wrong, is masked all the same: up to the last @. */
+        struct span one = url;
+        struct span rest = span_from(url, authority);
+        size_t next_scheme = find(rest, "://");
+        if (next_scheme < rest.bytes) {
+            size_t comma = find_last(span_of(rest.data, next_scheme), ',');
+            one.bytes = comma < next_scheme ? authority + comma + 1 : url.bytes;
+        }
+        authority = authority == url.bytes ? 0 : authority;
+        struct span login = span_of(one.data + authority, one.bytes - authority);
+        size_t at_sign = find_last(login, '@');
+        size_t colon = find(login, ":");
+        if (at_sign < login.bytes && colon < at_sign) {
+            text_bytes(out, span_of(one.data, authority + colon + 1));
+            text_string(out, "***");
+            mask_query(out, span_from(login, at_sign));
+        } else {
+            mask_query(out, one);
+        }
+        url = span_from(url, one.bytes);
+    }
+}
+
+static void write_text(struct text *out, const struct setting *row, const char *value)
+{
+    if (row->secret) {
+        text_string(out, "***");
+    } else if (row->type == SETTING_BROKERS || row->type == SETTING_DATABASE) {
+        settings_mask_url(out, span_text(value));
+    } else {
+        text_string(out, value);
+    }
+}
+
+static void write_effective(struct text *out, const struct settings *settings, const struct setting *row)
+{
+    const char *field = (const char *)settings + row->offset;
+    uint64_t wide = 0;
+    uint32_t narrow = 0;
+    bool on = false;
+    switch (row->type) {
+    case SETTING_INTEGER:
+    case SETTING_BYTES:
+        if (row->field_bytes == sizeof wide) {
+            memcpy(&wide, field, sizeof wide);
+        } else {
+            memcpy(&narrow, field, sizeof narrow);
+            wide = narrow;
+        }
+        text_u64(out, wide);
+        return;
+    case SETTING_CHOICE:
+        memcpy(&narrow, field, sizeof narrow);
+        text_bytes(out, settings_choice_name(row->choices, narrow));
+        return;
+    case SETTING_BOOLEAN:
+        memcpy(&on, field, sizeof on);
+        text_char(out, on ? '1' : '0');
+        return;
+    case SETTING_TEXT:
+    case SETTING_BROKERS:
+    case SETTING_DATABASE:
+        write_text(out, row, field);
+        return;
+    }
+    CHECK(false);
+}
+
+void settings_print(const struct settings *settings, const struct settings_sources *sources, struct text *out)
+{
+    for (size_t index = 0; index < settings_table_count; index++) {
+        const struct setting *row = &settings_table[index];
+        if ((row->programs & (uint32_t)settings->program) == 0) {
+            continue;
+        }
+        text_string(out, row->name);
+        text_char(out, '=');
+        write_effective(out, settings, row);
+        uint32_t origin = settings->origins[index];
+        if (origin == SETTINGS_FROM_DEFAULT || origin == SETTINGS_FROM_ENVIRONMENT) {
+            text_string(out, origin == SETTINGS_FROM_DEFAULT ? " # default" : " # environment");
+        } else {
+            text_string(out, " # ");
+            text_string(out, sources->env_name);
+            text_char(out, ':');
+            text_u64(out, origin);
+        }
+        text_char(out, '\n');
+    }
+}
+
+/* The title of the settings that belong to these programs. */
+static const char *group_title(uint32_t programs)
+{
+    switch (programs) {
+    case SETTINGS_GATEWAY | SETTINGS_PROCESSOR:
+        return "Gateway and processor";
+    case SETTINGS_GATEWAY:
+        return "Gateway";
+    case SETTINGS_PROCESSOR:
+        return "Processor";
+    case SETTINGS_COMPOSE:
+        return "docker-compose only";
+    default:
+        CHECK(false);
+        return "";
+    }
+}
+
+static bool begins_group(size_t index)
+{
+    return index == 0 || settings_table[index].programs != settings_table[index - 1].programs;
+}
+
+/* Whether a value would not come through as it is without quotes. */
+static bool needs_quotes(const char *value)
+{
+    return strpbrk(value, " #$'\"\\") != NULL;
+}
+
+static void template_line(struct text *out, const struct setting *row)
+{
+    const char *value = row->default_text != NULL ? row->default_text : row->required ? row->default_note : "";
+    text_string(out, "\n# ");
+    text_string(out, row->help);
+    text_string(out, "\n# ");
+    if (row->programs != SETTINGS_COMPOSE) {
+        settings_write_range(out, row);
+        text_string(out, "; ");
+    }
+    text_string(out, row->required ? "no default, for example:" : "default:");
+    if (row->default_text == NULL && !row->required) {
+        text_char(out, ' ');
+        text_string(out, row->default_note);
+    }
+    text_string(out, "\n#");
+    text_string(out, row->name);
+    text_string(out, needs_quotes(value) ? "='" : "=");
+    text_string(out, value);
+    text_string(out, needs_quotes(value) ? "'\n" : "\n");
+}
+
+void settings_template(struct text *out)
+{
+    text_string(out,
+                "# Postern's settings. Copy this file to .env and take the # from the lines you want to change.\n"
+                "# The environment wins over .env, and an empty value counts as none. Sizes may be written as\n"
+                "# 64K, 8M or 1G. The syntax is docker-compose's: quotes, comments, ${NAME} and ${NAME:-default}.\n");
+    for (size_t index = 0; index < settings_table_count; index++) {
+        const struct setting *row = &settings_table[index];
+        if (begins_group(index)) {
+            text_string(out, "\n\n# ---- ");
+            text_string(out, group_title(row->programs));
+            text_string(out, " ----\n");
+        }
+        template_line(out, row);
+    }
+}
+
+/* Text for a cell of a Markdown table. */
+static void write_cell(struct text *out, const char *text)
+{
+    for (; *text != '\0'; text++) {
+        if (*text == '|' || *text == '*' || *text == '_') {
+            text_char(out, '\\');
+        }
+        text_char(out, *text);
+    }
+}
+
+void settings_markdown(struct text *out)
+{
+    for (size_t index = 0; index < settings_table_count; index++) {
+        const struct setting *row = &settings_table[index];
+        if (begins_group(index)) {
+            text_string(out, index == 0 ? "**" : "\n**");
+            text_string(out, group_title(row->programs));
+            text_string(out, "**\n\n| Setting | Default | Range | What it is |\n|---|---|---|---|\n");
+        }
+        text_string(out, "| `");
+        text_string(out, row->name);
+        text_string(out, row->default_text == NULL ? "` | " : "` | `");
+        write_cell(out, row->default_text != NULL ? "" : row->required ? "none" : row->default_note);
+        text_string(out, row->default_text == NULL ? "" : row->default_text);
+        text_string(out, row->default_text == NULL ? " | " : "` | ");
+        char range_memory[512];
+        struct text range = text_in(range_memory, sizeof range_memory - 1);
+        if (row->programs != SETTINGS_COMPOSE) {
+            settings_write_range(&range, row);
+        }
+        range_memory[range.used_bytes] = '\0';
+        write_cell(out, range_memory);
+        text_string(out, " | ");
+        write_cell(out, row->help);
+        text_string(out, " |\n");
+    }
+}
