@@ -65,8 +65,8 @@ struct outbox_receipt {
 
 struct outbox_handler {
     void (*on_receipt)(void *context, const struct outbox_receipt *receipt);
-    /* There is room again, after outbox_take or outbox_has_room said there was none: half of what was missing is
-     * not enough, so it comes when a quarter of the outbox is free. Called from outbox_turn, once each time. */
+    /* There is room again, after outbox_take or outbox_has_room said there was none: a quarter of the outbox is free.
+     * Called from outbox_turn, once for all refusals before it. */
     void (*on_room)(void *context);
 };
 
@@ -106,6 +106,9 @@ struct outbox_counters {
  * stays alive. */
 struct outbox *outbox_init(struct arena *arena, struct port *port, struct log *log,
                            const struct outbox_options *options, const struct outbox_handler *handler, void *context);
+
+/* Gives back what the codec of the link allocated. After outbox_closed; the outbox is dead after it. */
+void outbox_release(struct outbox *outbox);
 
 /* Names this start (for message ids and refs) and begins to connect. */
 void outbox_start(struct outbox *outbox, uint64_t now_ms);
@@ -148,7 +151,7 @@ bool outbox_ready(const struct outbox *outbox);
 void outbox_close(struct outbox *outbox, uint64_t now_ms);
 bool outbox_closed(const struct outbox *outbox);
 
-const struct outbox_counters *outbox_counters(const struct outbox *outbox);
-const struct amqp_link *outbox_link(const struct outbox *outbox);
+const struct outbox_counters *outbox_counters(struct outbox *outbox);
+struct amqp_link *outbox_link(struct outbox *outbox);
 
 #endif

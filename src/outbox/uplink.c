@@ -1,0 +1,341 @@
+/* SPDX-License-Identifier: MIT */
+/* Method: a turn publishes from the window into the link's out buffer until the window of unconfirmed messages is full,
+ * then sends once; if the out buffer was the limit and the socket took all of it, it goes on, a few rounds a turn. All
+ * that comes back (confirms, nacks, returns) is bookkeeping in the window and takes effect in the next turn. */
+#include "uplink.h"
+
+#include "arena.h"
+#include "check.h"
+#include "decimal.h"
+#include "log.h"
+#include "port.h"
+#include "text.h"
+
+enum {
+    WINDOW_FIRST_COUNT = 32,
+    REPLAY_AFTER_MS = 100,
+    ONLY_NACKS_MS = 1000,
+    OUT_BYTES_MIN = 256 * 1024,
+    FRAMES_BYTES_MAX = 4096, /* around one message: its properties and frames */
+    ROUNDS_MAX = 4,
+    REF_PARTS = 6
+};
+
+static const char ONLY_NACKS[] = "for a second the broker took nothing: a queue is full and set to reject "
+                                 "(x-overflow), or its leader is away";
+static const char RETURNED[] = "a message came back: its queue is gone; it is declared again";
+
+/* ---- names ---- */
+
+static void write_base36(struct text *text, uint64_t value, size_t digits_min)
+{
+    char digits[16];
+    size_t used = sizeof digits;
+    do {
+        digits[--used] = "0123456789abcdefghijklmnopqrstuvwxyz"[value % 36];
+        value /= 36;
+    } while (used > 0 && (value > 0 || sizeof digits - used < digits_min));
+    text_bytes(text, span_of(digits + used, sizeof digits - used));
+}
+
+/* The wall clock alone may repeat: a box without a battery for its clock starts where it stopped. */
+static void name_boot(struct uplink *uplink, struct port *port)
+{
+    uint64_t random = 0;
+    port->random(port->context, &random, sizeof random);
+    int64_t wall_ms = port->wall_ms(port->context);
+    struct text boot = text_in(uplink->boot, sizeof uplink->boot);
+    write_base36(&boot, wall_ms > 0 ? (uint64_t)wall_ms : 0, 1);
+    write_base36(&boot, random % 2176782336U, 6); /* 36^6 */
+    uplink->boot_bytes = boot.used_bytes;
+}
+
+void uplink_write_ref(const struct uplink *uplink, struct text *text, uint64_t sequence,
+                      const struct outbox_origin *origin)
+{
+    const uint64_t parts[REF_PARTS - 1] = {sequence, origin->session_index, origin->session_generation, origin->seq,
+                                           origin->receipts_mask};
+    text_bytes(text, span_of(uplink->boot, uplink->boot_bytes));
+    for (size_t i = 0; i < REF_PARTS - 1; i++) {
+        text_char(text, '.');
+        text_u64(text, parts[i]);
+    }
+}
+
+bool uplink_read_ref(const struct uplink *uplink, struct span ref, uint64_t *sequence, struct outbox_origin *origin)
+{
+    static const uint64_t MAX[REF_PARTS - 1] = {UINT64_MAX, UINT32_MAX, UINT32_MAX, UINT32_MAX, UINT8_MAX};
+    uint64_t parts[REF_PARTS - 1];
+    size_t boot_bytes = uplink->boot_bytes;
+    if (ref.bytes <= boot_bytes || !span_equal(span_of(ref.data, boot_bytes), span_of(uplink->boot, boot_bytes))) {
+        return false;
+    }
+    size_t start = boot_bytes;
+    for (size_t i = 0; i < REF_PARTS - 1; i++) {
+        if (start >= ref.bytes || ref.data[start] != '.') {
+            return false;
+        }
+        size_t end = ++start;
+        while (end < ref.bytes && ref.data[end] != '.') {
+            end++;
+        }
+        if (!decimal_parse(span_of(ref.data + start, end - start), 0, MAX[i], &parts[i])) {
+            return false;
+        }
+        start = end;
+    }
+    *sequence = parts[0];
+    *origin = (struct outbox_origin){(uint32_t)parts[1], (uint32_t)parts[2], (uint32_t)parts[3], (uint8_t)parts[4]};
+    return start == ref.bytes;
+}
+
+static void write_message_id(const struct uplink *uplink, struct text *text, const struct window_entry *entry,
+                             uint64_t sequence)
+{
+    struct span id = window_id(uplink->window, entry);
+    text_bytes(text, window_client(uplink->window, entry));
+    text_char(text, ':');
+    if (id.bytes > 0) {
+        text_bytes(text, id);
+    } else {
+        text_string(text, uplink->options.gateway_id);
+        text_char(text, '-');
+        text_bytes(text, span_of(uplink->boot, uplink->boot_bytes));
+        text_char(text, '-');
+        text_u64(text, sequence);
+    }
+}
+
+/* ---- publishing ---- */
+
+static void log_published(struct uplink *uplink, const struct window_entry *entry, bool is_repeat)
+{
+    log_event(uplink->log, LOG_INFO, "message_published", LOG_SPAN("client", window_client(uplink->window, entry)),
+              LOG_SPAN("id", window_id(uplink->window, entry)),
+              LOG_SPAN("queue", uplink->options.queues[entry->queue_index]), LOG_U64("again", is_repeat));
+}
+
+static bool publish(struct uplink *uplink, const struct window_entry *entry)
+{
+    static const struct span CONTENT_TYPE = SPAN("application/json");
+    static const struct span APP_ID = SPAN("postern");
+    struct window *window = uplink->window;
+    uint64_t sequence = window->publish_sequence;
+    char ref_buffer[OUTBOX_REF_BYTES_MAX];
+    char id_buffer[UPLINK_MESSAGE_ID_BYTES_MAX];
+    struct text ref = text_in(ref_buffer, sizeof ref_buffer);
+    struct text message_id = text_in(id_buffer, sizeof id_buffer);
+    uplink_write_ref(uplink, &ref, sequence, &entry->origin);
+    write_message_id(uplink, &message_id, entry, sequence);
+    const struct amqp_publish message = {
+        .routing_key = uplink->options.queues[entry->queue_index],
+        .body = window_body(window, entry),
+        .content_type = CONTENT_TYPE,
+        .correlation_id = text_span(&ref),
+        .reply_to = span_text(uplink->reply_to),
+        .message_id = text_span(&message_id),
+        .type = window_type(window, entry),
+        .app_id = APP_ID,
+        .timestamp_s = (uint64_t)(entry->received_wall_ms / 1000),
+        .mandatory = true,
+        .persistent = true,
+    };
+    uint64_t tag = amqp_link_publish(uplink->link, &message);
+    if (tag == 0) {
+        return false;
+    }
+    bool is_repeat = window_published(window, tag);
+    uplink->counters->published_count++;
+    uplink->counters->replayed_count += is_repeat;
+    if (log_messages(uplink->log)) {
+        log_published(uplink, entry, is_repeat);
+    }
+    return true;
+}
+
+/* True: the out buffer was what stopped it. */
+static bool pump(struct uplink *uplink)
+{
+    if (!uplink->is_ready || uplink->replay_due_ms != 0 || amqp_link_blocked(uplink->link)) {
+        return false;
+    }
+    while (window_in_flight(uplink->window) < uplink->window_count) {
+        const struct window_entry *entry = window_next(uplink->window);
+        if (entry == NULL) {
+            return false;
+        }
+        if (!publish(uplink, entry)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void relink(struct uplink *uplink, const char *cause)
+{
+    uplink->is_ready = false;
+    uplink->counters->relinked_count++;
+    amqp_link_reconnect(uplink->link, cause);
+}
+
+/* Goes back to the oldest unconfirmed message once the nacks' pause is over and nothing is undecided. */
+static uint64_t replay(struct uplink *uplink)
+{
+    uint64_t next = UINT64_MAX;
+    if (uplink->nacked_since_ms != 0) {
+        uint64_t give_up_ms = uplink->nacked_since_ms + ONLY_NACKS_MS;
+        if (uplink->now_ms >= give_up_ms) {
+            uplink->nacked_since_ms = 0;
+            relink(uplink, ONLY_NACKS);
+        } else {
+            next = give_up_ms;
+        }
+    }
+    if (uplink->replay_due_ms != 0) {
+        if (uplink->now_ms < uplink->replay_due_ms) {
+            next = uplink->replay_due_ms < next ? uplink->replay_due_ms : next;
+        } else if (window_in_flight(uplink->window) == 0) {
+            uplink->replay_due_ms = 0;
+            window_rewind(uplink->window);
+        }
+    }
+    return next;
+}
+
+uint64_t uplink_turn(struct uplink *uplink, uint64_t now_ms)
+{
+    uplink->now_ms = now_ms;
+    uint64_t replay_ms = replay(uplink);
+    uint64_t next = amqp_link_tick(uplink->link, now_ms);
+    for (size_t round = 0; round < ROUNDS_MAX; round++) {
+        bool is_stopped = pump(uplink);
+        amqp_link_flush(uplink->link, now_ms);
+        if (!is_stopped || amqp_link_out_bytes(uplink->link) > 0) {
+            break; /* all is out, or the socket's readiness wakes us */
+        }
+        next = now_ms;
+    }
+    return replay_ms < next ? replay_ms : next;
+}
+
+/* ---- what the link tells ---- */
+
+static void on_channel(void *context)
+{
+    struct uplink *uplink = context;
+    uplink->window_count =
+        WINDOW_FIRST_COUNT < uplink->options.window_count_max ? WINDOW_FIRST_COUNT : uplink->options.window_count_max;
+    amqp_topology_on_channel(&uplink->topology);
+}
+
+static void on_reply(void *context, const struct amqp_reply *reply)
+{
+    struct uplink *uplink = context;
+    uplink->is_ready = uplink->is_ready || amqp_topology_on_reply(&uplink->topology, reply) == AMQP_TOPOLOGY_DONE;
+}
+
+static void begin_anew(struct uplink *uplink)
+{
+    uplink->is_ready = false;
+    uplink->nacked_since_ms = 0;
+    uplink->replay_due_ms = 0;
+    window_forget_tags(uplink->window);
+    window_rewind(uplink->window);
+}
+
+static void on_channel_closed(void *context, uint16_t code, struct span text)
+{
+    struct uplink *uplink = context;
+    begin_anew(uplink);
+    (void)amqp_topology_on_channel_closed(&uplink->topology, code, text);
+}
+
+static void on_down(void *context)
+{
+    struct uplink *uplink = context;
+    begin_anew(uplink);
+}
+
+static void on_confirm(void *context, uint64_t tag, bool multiple, bool is_ack)
+{
+    struct uplink *uplink = context;
+    if (is_ack) {
+        if (window_ack(uplink->window, tag, multiple, uplink->on_confirmed, uplink->context) == 0) {
+            return;
+        }
+        uplink->nacked_since_ms = 0;
+        uint32_t doubled = uplink->window_count * 2;
+        uplink->window_count = doubled < uplink->options.window_count_max ? doubled : uplink->options.window_count_max;
+        return;
+    }
+    uplink->counters->nacked_count += window_nack(uplink->window, tag, multiple);
+    if (uplink->nacked_since_ms == 0) {
+        uplink->nacked_since_ms = uplink->now_ms;
+    }
+    if (uplink->replay_due_ms == 0) {
+        uplink->replay_due_ms = uplink->now_ms + REPLAY_AFTER_MS;
+        uplink->window_count = WINDOW_FIRST_COUNT < uplink->window_count ? WINDOW_FIRST_COUNT : uplink->window_count;
+    }
+}
+
+static void on_return(void *context, uint16_t code, struct span text, const struct amqp_message *message)
+{
+    struct uplink *uplink = context;
+    uplink->counters->returned_count++;
+    log_event(uplink->log, LOG_WARN, "message_returned", LOG_SPAN("message_id", message->message_id),
+              LOG_SPAN("queue", message->routing_key), LOG_U64("code", code), LOG_SPAN("cause", text),
+              LOG_TEXT("remedy", "the queue is declared again and the message sent again; see who deleted the queue"));
+    relink(uplink, RETURNED);
+}
+
+static const struct amqp_link_handler LINK_HANDLER = {.on_channel = on_channel,
+                                                      .on_reply = on_reply,
+                                                      .on_channel_closed = on_channel_closed,
+                                                      .on_confirm = on_confirm,
+                                                      .on_return = on_return,
+                                                      .on_down = on_down};
+
+void uplink_init(struct uplink *uplink, struct arena *arena, struct port *port, struct log *log,
+                 const struct outbox_options *options, struct window *window, struct outbox_counters *counters,
+                 window_on_confirmed *on_confirmed, void *context)
+{
+    CHECK(options->queue_count >= 1 && options->queue_count <= OUTBOX_QUEUES_MAX && options->window_count_max >= 1);
+    size_t out_bytes = 2 * (options->content_bytes_max + OUTBOX_OVERHEAD_BYTES_MAX + FRAMES_BYTES_MAX);
+    const struct amqp_link_options link_options = {
+        .program = options->program,
+        .instance = options->gateway_id,
+        .role = "publish",
+        .brokers = options->brokers,
+        .heartbeat_s = options->heartbeat_s,
+        .token = options->token,
+        .out_bytes = out_bytes > OUT_BYTES_MIN ? out_bytes : OUT_BYTES_MIN,
+        .confirms = true,
+    };
+    struct amqp_link *link = amqp_link_init(arena, port, log, &link_options, &LINK_HANDLER, uplink);
+    if (arena_measuring(arena)) {
+        return;
+    }
+    *uplink = (struct uplink){.link = link,
+                              .log = log,
+                              .options = *options,
+                              .counters = counters,
+                              .window = window,
+                              .on_confirmed = on_confirmed,
+                              .context = context};
+    for (size_t i = 0; i < options->queue_count; i++) {
+        uplink->steps[i] = (struct amqp_step){.kind = AMQP_STEP_QUEUE,
+                                              .queue = {.name = options->queues[i], .type = options->queue_type}};
+    }
+    struct text reply_to = text_in(uplink->reply_to, sizeof uplink->reply_to - 1);
+    text_string(&reply_to, "gateway.");
+    text_string(&reply_to, options->gateway_id);
+    CHECK(!reply_to.truncated);
+    amqp_topology_init(&uplink->topology, link, log, uplink->steps, options->queue_count);
+}
+
+void uplink_start(struct uplink *uplink, struct port *port, uint64_t now_ms)
+{
+    name_boot(uplink, port);
+    uplink->now_ms = now_ms;
+    amqp_link_start(uplink->link, now_ms);
+}

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT */
+/* From the window to the broker: the publishing link, the queues it needs, and the rules of publishing.
+ *
+ * A new channel starts with 32 unconfirmed messages and doubles that with each confirm. A nack stops publishing until
+ * all in flight is decided and 100 ms have passed; then it begins anew at the oldest unconfirmed message. One second of
+ * nothing but nacks, and a returned message (its queue is gone), lead to a new connection, which declares the queues
+ * again. While the broker is in an alarm nothing is published.
+ *
+ * Invariant: messages are published in the order of their sequences; one that was not confirmed is published again
+ * before any later one that was not. Memory: the link's, from the arena. Thread: the loop's. */
+#ifndef POSTERN_OUTBOX_UPLINK_H
+#define POSTERN_OUTBOX_UPLINK_H
+
+#include "amqp_link.h"
+#include "amqp_topology.h"
+#include "outbox.h"
+#include "window.h"
+
+enum { UPLINK_BOOT_BYTES = 16, UPLINK_MESSAGE_ID_BYTES_MAX = 255 };
+
+struct uplink {
+    struct amqp_link *link;
+    struct amqp_topology topology;
+    struct amqp_step steps[OUTBOX_QUEUES_MAX];
+    struct log *log;
+    struct outbox_options options;
+    struct outbox_counters *counters;
+    struct window *window;
+    window_on_confirmed *on_confirmed;
+    void *context;
+    char boot[UPLINK_BOOT_BYTES]; /* this start's name, of 0-9 a-z */
+    size_t boot_bytes;
+    char reply_to[sizeof("gateway.") + GATEWAY_ID_BYTES_MAX];
+    uint64_t now_ms;
+    uint64_t nacked_since_ms; /* the first nack since the last ack; 0: none */
+    uint64_t replay_due_ms;   /* 0: publishing goes on */
+    uint32_t window_count;
+    bool is_ready; /* the queues are there */
+};
+
+/* While the arena measures, the uplink must not be used. */
+void uplink_init(struct uplink *uplink, struct arena *arena, struct port *port, struct log *log,
+                 const struct outbox_options *options, struct window *window, struct outbox_counters *counters,
+                 window_on_confirmed *on_confirmed, void *context);
+
+/* Names this start and begins to connect. */
+void uplink_start(struct uplink *uplink, struct port *port, uint64_t now_ms);
+
+/* Publishes and sends what may go, does what is due; returns when it wants to be called again at the latest. */
+uint64_t uplink_turn(struct uplink *uplink, uint64_t now_ms);
+
+/* The ref of a message, and back: false for one of another start. */
+void uplink_write_ref(const struct uplink *uplink, struct text *text, uint64_t sequence,
+                      const struct outbox_origin *origin);
+bool uplink_read_ref(const struct uplink *uplink, struct span ref, uint64_t *sequence, struct outbox_origin *origin);
+
+#endif
