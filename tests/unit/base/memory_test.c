@@ -169,12 +169,11 @@ struct member {
 
 static void assert_list(const struct list *list, const int *values, size_t count)
 {
-    const struct list_node *node = list->head.next;
+    struct list_node *node = list->head.next;
     for (size_t i = 0; i < count; i++, node = node->next) {
         assert_ptr_not_equal(node, &list->head);
         assert_ptr_equal(node->next->previous, node);
-        assert_int_equal(((const struct member *)((const char *)node - offsetof(struct member, link)))->value,
-                         values[i]);
+        assert_int_equal(LIST_OWNER(node, struct member, link)->value, values[i]);
     }
     assert_ptr_equal(node, &list->head);
 }
