@@ -216,6 +216,7 @@ static void opened(struct amqp_wire *wire)
     wire->sent_ms = wire->now_ms;
     watch(wire);
     uint8_t *at = amqp_wire_reserve(wire, sizeof PROTOCOL_HEADER);
+    CHECK(at != NULL); /* the buffer is empty on a new connection */
     memcpy(at, PROTOCOL_HEADER, sizeof PROTOCOL_HEADER);
     amqp_wire_commit(wire, sizeof PROTOCOL_HEADER);
     wire->handler->on_open(wire->context);
