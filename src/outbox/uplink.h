@@ -13,6 +13,7 @@
 
 #include "amqp_link.h"
 #include "amqp_topology.h"
+#include "limits.h"
 #include "outbox.h"
 #include "window.h"
 
