@@ -60,11 +60,19 @@ static void close_connection(struct gateway *gateway, struct connection_handle c
     connection_close(&gateway->server, connection, code, span_text(reason));
 }
 
-static void close_slow(struct gateway *gateway, struct connection_handle connection, const struct session *session)
+/* A send was refused: the client's own queue is full, or all chunks are lent to others who read slowly. */
+static void close_unsendable(struct gateway *gateway, struct connection_handle connection,
+                             const struct session *session)
 {
-    log_event(&gateway->log, LOG_WARN, "client_slow", LOG_SPAN("client", session_client_id(session)),
-              LOG_U64("queued_bytes", connection_queued_bytes(&gateway->server, connection)));
-    close_connection(gateway, connection, FRAME_CLOSE_POLICY, "you do not read what is sent to you");
+    uint32_t queued_bytes = connection_queued_bytes(&gateway->server, connection);
+    bool is_slow = queued_bytes >= gateway->settings->send_queue_bytes / 2;
+    log_event(&gateway->log, LOG_WARN, is_slow ? "client_slow" : "send_memory_full",
+              LOG_SPAN("client", session_client_id(session)), LOG_U64("queued_bytes", queued_bytes));
+    if (is_slow) {
+        close_connection(gateway, connection, FRAME_CLOSE_POLICY, "you do not read what is sent to you");
+    } else {
+        close_connection(gateway, connection, FRAME_CLOSE_TRY_AGAIN_LATER, "no memory left to send to you");
+    }
 }
 
 static enum connection_result send_span(struct gateway *gateway, struct connection_handle connection, struct span text)
@@ -82,7 +90,7 @@ static void answer(struct gateway *gateway, const struct session *session, const
     case CONNECTION_GONE:
         break;
     case CONNECTION_FULL:
-        close_slow(gateway, connection, session);
+        close_unsendable(gateway, connection, session);
         break;
     }
 }
@@ -104,7 +112,7 @@ bool clients_tell(struct gateway *gateway, const struct session *session, struct
     case CONNECTION_FULL:
         session = session_by_handle(&gateway->sessions, handle);
         if (session != NULL) {
-            close_slow(gateway, connection, session);
+            close_unsendable(gateway, connection, session);
         }
         break;
     }
@@ -135,14 +143,14 @@ static uint16_t on_request(void *context, struct connection_handle connection, c
 }
 
 static void on_refused(void *context, const struct port_address *peer, enum server_refusal refusal, uint16_t status,
-                       const char *reason)
+                       struct span reason)
 {
     struct gateway *gateway = context;
     (void)refusal;
     char address[PORT_ADDRESS_TEXT_BYTES];
     gateway->port->format_address(gateway->port->context, peer, address);
     log_event(&gateway->log, LOG_INFO, "handshake_refused", LOG_TEXT("peer", address), LOG_U64("status", status),
-              LOG_TEXT("reason", reason));
+              LOG_SPAN("reason", reason));
 }
 
 /* The upgrade. */
@@ -358,11 +366,11 @@ static void on_pressure(void *context, struct connection_handle connection)
 
 void clients_resume(struct gateway *gateway)
 {
-    uint64_t told_count = gateway->pressure_told_count;
     server_resume(&gateway->server, gateway->now_ms);
-    // Unless some had to wait again at once, this episode is over.
-    if (gateway->pressure_since_ms != 0 && gateway->pressure_told_count == told_count) {
-        log_event(&gateway->log, LOG_INFO, "busy_end", LOG_U64("clients", told_count),
+    if (gateway->pressure_since_ms != 0 &&
+        outbox_has_room(gateway->outbox, gateway->read_message_count, gateway->read_content_bytes)) {
+        // Room is left although everybody was asked: this episode is over.
+        log_event(&gateway->log, LOG_INFO, "busy_end", LOG_U64("told", gateway->pressure_told_count),
                   LOG_U64("duration_ms", gateway->now_ms - gateway->pressure_since_ms));
         gateway->pressure_since_ms = 0;
         gateway->pressure_told_count = 0;
@@ -388,7 +396,7 @@ static void send_ping(struct gateway *gateway, const struct session *session)
     }
     }
     if (result == CONNECTION_FULL) {
-        close_slow(gateway, connection, session);
+        close_unsendable(gateway, connection, session);
     }
 }
 

@@ -341,3 +341,8 @@ bool downlink_closed(const struct downlink *downlink)
 {
     return amqp_link_state(downlink->link) == AMQP_LINK_DOWN;
 }
+
+void downlink_release(struct downlink *downlink)
+{
+    amqp_link_release(downlink->link);
+}

@@ -113,4 +113,7 @@ void downlink_client_left(struct downlink *downlink, struct session *session);
 void downlink_close(struct downlink *downlink, uint64_t now_ms);
 bool downlink_closed(const struct downlink *downlink);
 
+/* Gives back what the AMQP library allocated; the downlink is dead after it. */
+void downlink_release(struct downlink *downlink);
+
 #endif

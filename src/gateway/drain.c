@@ -108,6 +108,11 @@ uint64_t drain_turn(struct gateway *gateway)
         if (!closed && elapsed_ms < DRAIN_CLOSE_MS) {
             return drain->state_ms + DRAIN_CLOSE_MS;
         }
+        if (!closed) {
+            // Asked a second time, the links wait for no answer.
+            outbox_close(gateway->outbox, gateway->now_ms);
+            downlink_close(&gateway->downlink, gateway->now_ms);
+        }
         move(gateway, DRAIN_DONE);
         log_event(&gateway->log, LOG_INFO, "drain_end", LOG_U64("duration_ms", gateway->now_ms - drain->begin_ms));
         return gateway->now_ms;

@@ -14,12 +14,9 @@
 
 static const char program[] = "postern-gateway";
 
-/* The pressure rule: what one read can bring must fit a quarter of the outbox, because the outbox says that there is
- * room when a quarter is free. Returns the largest read that obeys, 0 when even the smallest does not. */
-static uint32_t choose_read_bytes(const struct settings *settings)
+/* The largest read whose worst case fits a given part of the outbox; 0 when not even the smallest does. */
+static uint32_t read_bytes_within(const struct settings *settings, size_t message_max, size_t bytes_max)
 {
-    size_t message_max = settings->outbox_messages / 4;
-    size_t bytes_max = (size_t)(settings->outbox_bytes / 4);
     for (uint32_t read_bytes = GATEWAY_READ_BYTES_MAX; read_bytes >= SERVER_PIECE_BYTES;
          read_bytes -= SERVER_PIECE_BYTES) {
         size_t message_count = clients_read_message_count(read_bytes);
@@ -30,6 +27,15 @@ static uint32_t choose_read_bytes(const struct settings *settings)
         }
     }
     return 0;
+}
+
+/* The pressure rule: a client is read only when all that one read can bring fits the outbox. Reads are sized for half
+ * of it, so that they go on while it still has much to deliver; a very small outbox may have to be empty first. */
+static uint32_t choose_read_bytes(const struct settings *settings)
+{
+    size_t bytes_max = (size_t)settings->outbox_bytes;
+    uint32_t read_bytes = read_bytes_within(settings, settings->outbox_messages / 2, bytes_max / 2);
+    return read_bytes > 0 ? read_bytes : read_bytes_within(settings, settings->outbox_messages, bytes_max);
 }
 
 static bool parse_brokers(struct gateway *gateway, struct text *error)
@@ -84,7 +90,7 @@ bool gateway_configure(struct gateway *gateway, const struct settings *settings,
         text_u64(error, settings->outbox_bytes);
         text_string(error, " are too small for MAX_MESSAGE_BYTES=");
         text_u64(error, settings->max_message_bytes);
-        text_string(error, ": a quarter of them must hold what one small read of a client can bring");
+        text_string(error, ": they must hold what one small read of a client can bring");
         return false;
     }
     gateway->read_message_count = clients_read_message_count(gateway->read_bytes);
@@ -237,4 +243,11 @@ bool gateway_listen(struct gateway *gateway, struct text *error)
     outbox_start(gateway->outbox, gateway->now_ms);
     downlink_start(&gateway->downlink, gateway->now_ms);
     return true;
+}
+
+void gateway_release(struct gateway *gateway)
+{
+    downlink_release(&gateway->downlink);
+    outbox_release(gateway->outbox);
+    log_close(&gateway->log);
 }

@@ -115,8 +115,12 @@ bool gateway_listen(struct gateway *gateway, struct text *error);
 /* One turn of the loop: waits, at most until something is due, and does all there is to do. */
 enum gateway_turned gateway_turn(struct gateway *gateway);
 
-/* Turns until it is told to stop and has drained, or is told again. Closes the log. */
+/* Turns until it is told to stop and has drained, or is told again. */
 enum gateway_exit gateway_run(struct gateway *gateway);
+
+/* Gives back what the AMQP library allocated, and closes the log: before gateway_listen succeeded, or after it drained.
+ * The gateway is dead after it. */
+void gateway_release(struct gateway *gateway);
 
 /* Sockets that are watched at once, for the port; and how many may be open. */
 size_t gateway_watch_max(const struct settings *settings);

@@ -74,7 +74,8 @@ static uint64_t earlier(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
-/* Writes to the broker all that is to be written; room that shows up is used in the same turn. */
+/* Writes to the broker all that is to be written; room that shows up is used in the same turn. Where it is too little
+ * for a read, more can only come with a confirm, which is an event, so nothing has to be done before that. */
 static uint64_t turn_outbox(struct gateway *gateway)
 {
     uint64_t due_ms = outbox_turn(gateway->outbox, gateway->now_ms);
@@ -82,8 +83,6 @@ static uint64_t turn_outbox(struct gateway *gateway)
         gateway->room_came = false;
         clients_resume(gateway);
         due_ms = outbox_turn(gateway->outbox, gateway->now_ms);
-        // Room can come again at once; it is used in the next turn, which then does not wait.
-        due_ms = gateway->room_came ? gateway->now_ms : due_ms;
     }
     return due_ms;
 }
@@ -117,6 +116,5 @@ enum gateway_exit gateway_run(struct gateway *gateway)
         turned = gateway_turn(gateway);
     } while (turned == GATEWAY_TURN_ON);
     log_event(&gateway->log, LOG_INFO, "gateway_stopped");
-    log_close(&gateway->log);
     return turned == GATEWAY_DRAINED ? GATEWAY_EXIT_OK : GATEWAY_EXIT_FAILED;
 }

@@ -117,12 +117,17 @@ static int run(struct program *program)
     if (!gateway_listen(gateway, &error)) {
         program->error[error.used_bytes] = '\0';
         log_event(&gateway->log, LOG_ERROR, "start_failed", LOG_TEXT("reason", program->error));
-        log_close(&gateway->log);
+        gateway_release(gateway);
         return complain(program->error);
     }
     log_event(&gateway->log, LOG_INFO, "memory_taken", LOG_U64("bytes", bytes),
               LOG_TEXT("poller", port_posix_poller_name(port)));
-    return (int)gateway_run(gateway);
+    enum gateway_exit code = gateway_run(gateway);
+    if (code != GATEWAY_EXIT_OK) {
+        _Exit((int)code); // at once: nothing is closed in good order
+    }
+    gateway_release(gateway);
+    return (int)code;
 }
 
 static int measure_and_go(struct program *program, enum command command)
