@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* ASCII is passed over sixteen bytes at a time. A lead byte says how many bytes follow and from what range the first of
- * them must come (RFC 3629 section 4: that range is what shuts out overlong forms, surrogates and what is above
- * U+10FFFF); the others come from 80 to BF. */
+/* ASCII is passed over sixteen bytes at a time, and wider characters whole where all their bytes are there. What is
+ * left, characters cut by the end of a piece and bad ones, goes byte by byte: a lead byte says how many bytes follow
+ * and from what range the first of them must come (RFC 3629 section 4: that range is what shuts out overlong forms,
+ * surrogates and what is above U+10FFFF); the others come from 80 to BF. */
 #include "utf8.h"
 
 #include <string.h>
 
-/* Eight at once and sixteen where it pays: how many leading bytes are ASCII, rounded down to a word, then by byte. */
+/* How many leading bytes are ASCII. */
 static size_t ascii_bytes(const uint8_t *data, size_t bytes)
 {
     const uint64_t highs = UINT64_C(0x8080808080808080);
@@ -57,6 +58,48 @@ static bool lead(struct utf8 *utf8, uint8_t byte)
     return true;
 }
 
+static bool continues(uint8_t byte)
+{
+    return (byte & 0xC0) == 0x80;
+}
+
+/* The length of the good character of two to four bytes at `at`, of which four can be read; 0 when it is none. */
+static size_t wide_bytes(const uint8_t *at)
+{
+    uint32_t first = at[0];
+    if (!continues(at[1])) {
+        return 0;
+    }
+    if (first < 0xE0) {
+        return first >= 0xC2 ? 2 : 0;
+    }
+    uint32_t first_two = first << 8 | at[1];
+    if (!continues(at[2])) {
+        return 0;
+    }
+    if (first < 0xF0) {
+        bool overlong = first_two < 0xE0A0;
+        bool surrogate = first_two >= 0xEDA0 && first_two <= 0xEDBF;
+        return overlong || surrogate ? 0 : 3;
+    }
+    return continues(at[3]) && first_two >= 0xF090 && first_two <= 0xF48F ? 4 : 0;
+}
+
+/* How many leading bytes are good characters, as far as one can tell without leaving the bytes. */
+static size_t good_bytes(const uint8_t *data, size_t bytes)
+{
+    size_t at = 0;
+    do {
+        at += ascii_bytes(data + at, bytes - at);
+        size_t wide = 0;
+        do {
+            at += wide;
+            wide = bytes - at >= 4 && data[at] >= 0x80 ? wide_bytes(data + at) : 0;
+        } while (wide != 0);
+    } while (at < bytes && data[at] < 0x80);
+    return at;
+}
+
 /* Feeds the bytes and returns how many of them lie before the last place where a character ended (0 when none of this
  * piece did). */
 static size_t scan(struct utf8 *utf8, const uint8_t *data, size_t bytes)
@@ -66,7 +109,7 @@ static size_t scan(struct utf8 *utf8, const uint8_t *data, size_t bytes)
     size_t boundary = 0;
     while (at < bytes) {
         if (state.pending_bytes == 0) {
-            at += ascii_bytes(data + at, bytes - at);
+            at += good_bytes(data + at, bytes - at);
             boundary = at;
             if (at == bytes) {
                 break;

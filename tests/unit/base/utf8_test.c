@@ -83,9 +83,10 @@ static void test_every_character_is_valid_whole_and_byte_by_byte(void **state)
 {
     (void)state;
     for (uint32_t scalar = 0; scalar <= 0x10FFFF; scalar++) {
-        uint8_t out[4];
+        uint8_t out[8] = {0};
         size_t bytes = encode(scalar, out);
         assert_int_equal(utf8_valid(span_of(out, bytes)), is_scalar(scalar));
+        assert_int_equal(utf8_valid(span_of(out, sizeof out)), is_scalar(scalar)); /* with more behind it */
         struct utf8 utf8 = {0};
         bool good = true;
         for (size_t at = 0; at < bytes; at++) {
@@ -129,6 +130,31 @@ static void test_fails_at_the_first_bad_byte(void **state)
                     ends = d >= 0x80 && d <= 0xBF;
                     assert_int_equal(feed(&fourth, (uint8_t)d), ends);
                     assert_int_equal(utf8_complete(&fourth), ends);
+                }
+            }
+        }
+    }
+}
+
+/* Characters that lie whole in a piece are judged whole; byte by byte, which is judged above, must agree. */
+static void test_whole_pieces_agree_with_single_bytes(void **state)
+{
+    (void)state;
+    static const uint8_t edges[] = {0x00, 0x7F, 0x80, 0x9F, 0xA0, 0xBF, 0xC0, 0xE2, 0xFF};
+    enum { EDGES = sizeof edges };
+    for (unsigned a = 0x80; a < 256; a++) {
+        for (unsigned b = 0; b < 256; b++) {
+            for (size_t c = 0; c < EDGES; c++) {
+                for (size_t d = 0; d < EDGES; d++) {
+                    const uint8_t text[] = {(uint8_t)a, (uint8_t)b, edges[c], edges[d], 'x', 'x', 'x', 'x'};
+                    struct utf8 utf8 = {0};
+                    size_t good = 0;
+                    for (size_t at = 0; at < sizeof text && feed(&utf8, text[at]); at++) {
+                        good = utf8_complete(&utf8) ? at + 1 : good;
+                    }
+                    if (utf8_valid_bytes(span_of(text, sizeof text)) != good) {
+                        fail_msg("%02x %02x %02x %02x", a, b, edges[c], edges[d]);
+                    }
                 }
             }
         }
@@ -217,6 +243,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_character_is_valid_whole_and_byte_by_byte),
         cmocka_unit_test(test_fails_at_the_first_bad_byte),
+        cmocka_unit_test(test_whole_pieces_agree_with_single_bytes),
         cmocka_unit_test(test_stays_failed),
         cmocka_unit_test(test_a_cut_character_is_not_complete),
         cmocka_unit_test(test_no_word_hides_a_byte),
