@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: MIT
+"""Runs each test against the echo server on both pollers, and asks at the end whether it gave everything back."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from wire import Client  # noqa: E402
+
+
+def pytest_configure(config):
+    # Whoever runs this through ctest and wants to count single tests names a folder for the report.
+    folder = os.environ.get("POSTERN_PYTEST_REPORTS")
+    if folder and not config.option.xmlpath:
+        config.option.xmlpath = str(Path(folder) / "conformance.xml")
+
+
+class EchoServer:
+    def __init__(self, poller):
+        program = Path(os.environ["POSTERN_BUILD"]) / "tests" / "conformance" / "echo_server"
+        self.process = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "KILL", program, "--port", "0", "--poller", poller],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        line = self.process.stdout.readline()
+        assert line, self.process.stderr.read()
+        self.port = int(line)
+
+    def stop(self):
+        """Ends it; returns what it says is still lent: buffers, chunks, open connections."""
+        self.process.send_signal(signal.SIGTERM)
+        output, errors = self.process.communicate(timeout=30)
+        assert self.process.returncode == 0, errors
+        return tuple(int(number) for number in re.findall(r"\d+", output))
+
+
+@pytest.fixture(scope="session", params=["poll", "epoll"])
+def server(request):
+    running = EchoServer(request.param)
+    yield running
+    time.sleep(0.5)  # for the ends of the streams closed last
+    assert running.stop() == (0, 0, 0)
+
+
+@pytest.fixture
+def client(server):
+    with Client(server.port) as opened:
+        yield opened
