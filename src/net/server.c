@@ -41,8 +41,8 @@ static void set_defaults(struct server_options *options)
     CHECK(options->port != NULL);
     CHECK(options->connection_max > 0 && options->connection_max <= SERVER_CONNECTIONS_MAX);
     CHECK(options->buffer_count > 0);
-    CHECK(options->message_bytes_max >= SERVER_PIECE_BYTES && options->message_bytes_max <= UINT32_MAX / 4);
-    CHECK(options->header_bytes_max <= UINT16_MAX && options->read_bytes >= options->header_bytes_max);
+    CHECK(options->message_bytes_max > 0 && options->message_bytes_max <= UINT32_MAX / 4);
+    CHECK(options->header_bytes_max >= SERVER_PIECE_BYTES && options->header_bytes_max <= UINT16_MAX);
     CHECK(options->read_bytes >= SERVER_PIECE_BYTES);
     CHECK(options->chunk_count > SERVER_CHUNKS_RESERVED && options->chunk_bytes >= CHUNK_BYTES_MIN);
     CHECK(options->send_queue_bytes <= UINT32_MAX / 2);
@@ -62,7 +62,10 @@ void server_init(struct server *server, struct arena *arena, const struct server
     pool_init(&server->buffers, arena, "buffers for partial and held messages", options->buffer_count,
               buffer_tail_offset(server) + SERVER_PIECE_BYTES);
     pool_init(&server->chunks, arena, "chunks of the send queues", options->chunk_count, options->chunk_bytes);
-    server->read_scratch = arena_take(arena, "bytes of one read", 1, options->read_bytes);
+    /* A handshake is read into it too. */
+    size_t scratch_bytes =
+        options->read_bytes > options->header_bytes_max ? options->read_bytes : options->header_bytes_max;
+    server->read_scratch = arena_take(arena, "bytes of one read", 1, scratch_bytes);
     server->send_scratch = arena_take(arena, "bytes of one send", 1, SERVER_SEND_BYTES);
     timer_wheel_init(&server->wheel, arena, WHEEL_SLOTS, WHEEL_TICK_MS, now_ms);
     if (arena_measuring(arena)) {
