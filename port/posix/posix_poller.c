@@ -10,9 +10,14 @@
 
 enum { WAKE_INDEX = 0 };
 
+/* Who reads sees the end of the stream by reading; who does not is told of it where the system can (Linux). */
+#ifndef POLLRDHUP
+#define POLLRDHUP 0
+#endif
+
 static short poll_events(uint32_t interest)
 {
-    int events = ((interest & PORT_READ) != 0 ? POLLIN : 0) | ((interest & PORT_WRITE) != 0 ? POLLOUT : 0);
+    int events = ((interest & PORT_READ) != 0 ? POLLIN : POLLRDHUP) | ((interest & PORT_WRITE) != 0 ? POLLOUT : 0);
     return (short)events;
 }
 
@@ -128,7 +133,7 @@ void posix_watch_remove(void *context, port_socket socket)
 static uint32_t ready_bits(short events)
 {
     return ((events & POLLIN) != 0 ? (uint32_t)PORT_READ : 0) | ((events & POLLOUT) != 0 ? (uint32_t)PORT_WRITE : 0) |
-           ((events & (POLLERR | POLLHUP | POLLNVAL)) != 0 ? (uint32_t)PORT_HANGUP : 0);
+           ((events & (POLLERR | POLLHUP | POLLNVAL | POLLRDHUP)) != 0 ? (uint32_t)PORT_HANGUP : 0);
 }
 
 static size_t poll_wait(struct posix *posix, struct port_event *events, size_t event_max, int timeout_ms)
