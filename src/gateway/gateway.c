@@ -124,7 +124,9 @@ static void init_server(struct gateway *gateway, struct arena *arena)
 {
     const struct settings *settings = gateway->settings;
     uint32_t connections = connection_max(settings);
-    uint32_t buffers = GATEWAY_BUFFERS_BYTES / (uint32_t)message_buffer_bytes(settings->max_message_bytes);
+    size_t message_bytes = message_buffer_bytes(settings->max_message_bytes);
+    size_t buffer_bytes = message_bytes > GATEWAY_HEADER_BYTES_MAX ? message_bytes : GATEWAY_HEADER_BYTES_MAX;
+    uint32_t buffers = (uint32_t)(GATEWAY_BUFFERS_BYTES / buffer_bytes);
     buffers = buffers < GATEWAY_BUFFERS_MIN ? GATEWAY_BUFFERS_MIN : buffers;
     uint32_t slow_bytes =
         settings->send_queue_bytes > GATEWAY_SLOW_BYTES ? settings->send_queue_bytes : GATEWAY_SLOW_BYTES;
@@ -134,6 +136,7 @@ static void init_server(struct gateway *gateway, struct arena *arena)
         .connection_max = connections,
         .buffer_count = buffers < connections ? buffers : connections,
         .message_bytes_max = settings->max_message_bytes,
+        .header_bytes_max = GATEWAY_HEADER_BYTES_MAX,
         .read_bytes = gateway->read_bytes,
         .chunk_count = connections + SERVER_CHUNKS_RESERVED + slow_bytes / GATEWAY_CHUNK_BYTES,
         .chunk_bytes = GATEWAY_CHUNK_BYTES,

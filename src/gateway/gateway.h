@@ -43,6 +43,9 @@ enum {
     /* One read of a client: what a socket holds of a fast one. Smaller where the outbox is small. */
     GATEWAY_READ_BYTES_MAX = 65536,
 
+    /* A client's request for the upgrade. */
+    GATEWAY_HEADER_BYTES_MAX = 8192,
+
     /* Partial messages, partial handshakes and messages held under pressure share buffers: as many as connections,
      * within this budget, and some in any case. */
     GATEWAY_BUFFERS_BYTES = 8 * 1024 * 1024,

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: MIT */
+/* A gateway on the table: in-process, over the POSIX port, turned by the test itself, with clients on loopback sockets
+ * and a clock that the test can push forward. */
+#ifndef POSTERN_TESTS_TABLE_TOP_H
+#define POSTERN_TESTS_TABLE_TOP_H
+
+#include "gateway.h"
+
+enum { CLIENT_BUFFER_BYTES = 256 * 1024 };
+
+struct table_top {
+    struct port port; /* the POSIX port with the clock and the signals below */
+    struct port real;
+    uint64_t clock_ms; /* added to the real clock */
+    uint32_t signals;  /* to be reported once */
+    struct settings settings;
+    struct gateway gateway;
+    struct arena arena;
+    uint16_t listen_port;
+    char folder[64]; /* of the log */
+};
+
+struct client {
+    struct table_top *table;
+    int socket;
+    uint8_t *received;
+    size_t received_bytes;
+    bool ended; /* the gateway ended the stream */
+};
+
+struct frame {
+    uint8_t opcode;   /* 0: the stream ended */
+    uint16_t code;    /* of a close */
+    const char *text; /* payload, terminated; good until the next read of this client */
+    size_t bytes;
+};
+
+/* `change` adjusts the settings before the start; may be NULL. */
+struct table_top *table_top_open(void (*change)(struct settings *settings));
+/* Checks that nothing is left of any client, once those that are open were closed. */
+void table_top_close(struct table_top *table);
+/* One turn that does not wait for anything but what is there. */
+enum gateway_turned table_top_turn(struct table_top *table);
+
+struct client *client_connect(struct table_top *table);
+/* Connects and sends the request for "/{client_id}{query}". */
+struct client *client_open(struct table_top *table, const char *path);
+/* The same, and takes the greeting. */
+struct client *client_join(struct table_top *table, const char *client_id);
+void client_send_raw(struct client *client, const void *data, size_t bytes);
+void client_send_frame(struct client *client, uint8_t opcode, const void *data, size_t bytes);
+void client_say(struct client *client, const char *text);
+/* Sends without insisting; returns how many bytes the socket took. */
+size_t client_try_send(struct client *client, const void *data, size_t bytes);
+/* The next frame, turning the gateway until it is there. */
+struct frame client_read(struct client *client);
+/* A frame that is there after the gateway had a few turns; opcode 0 when none is. */
+struct frame client_peek(struct client *client);
+void client_expect(struct client *client, const char *text);
+void client_expect_close(struct client *client, uint16_t code);
+/* The HTTP status of the answer to the request. */
+int client_status(struct client *client);
+void client_close(struct client *client);
+
+#endif
