@@ -8,22 +8,28 @@
 #include "receipts.h"
 #include "replies.h"
 
-static void log_stage(struct gateway *gateway, const struct receipt *receipt)
+static void log_stage(struct gateway *gateway, const struct outbox_origin *origin, const struct receipt *receipt)
 {
     static const char *const events[RECEIPT_STATUS_COUNT] = {
         [RECEIPT_ACCEPTED] = "message_accepted", [RECEIPT_QUEUED] = "message_queued",
         [RECEIPT_STORED] = "message_stored",     [RECEIPT_REJECTED] = "message_rejected",
         [RECEIPT_DEAD] = "message_dead",
     };
-    log_event(&gateway->log, LOG_INFO, events[receipt->status], LOG_SPAN("client", receipt->client_id),
-              LOG_SPAN("id", receipt->id), LOG_SPAN("reason", receipt->reason));
+    uint32_t seq = origin == NULL ? 0 : origin->seq;
+    if (receipt->reason.bytes > 0) {
+        log_event(&gateway->log, LOG_INFO, events[receipt->status], LOG_SPAN("client", receipt->client_id),
+                  LOG_SPAN("id", receipt->id), LOG_U64("seq", seq), LOG_SPAN("reason", receipt->reason));
+    } else {
+        log_event(&gateway->log, LOG_INFO, events[receipt->status], LOG_SPAN("client", receipt->client_id),
+                  LOG_SPAN("id", receipt->id), LOG_U64("seq", seq));
+    }
 }
 
 /* `origin` is NULL where it is not known. */
 static void tell(struct gateway *gateway, const struct outbox_origin *origin, const struct receipt *receipt)
 {
     if (log_messages(&gateway->log)) {
-        log_stage(gateway, receipt);
+        log_stage(gateway, origin, receipt);
     }
     struct session *session = NULL;
     uint32_t seq = 0;

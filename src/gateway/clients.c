@@ -149,7 +149,9 @@ static void on_refused(void *context, const struct port_address *peer, enum serv
     (void)refusal;
     char address[PORT_ADDRESS_TEXT_BYTES];
     gateway->port->format_address(gateway->port->context, peer, address);
-    log_event(&gateway->log, LOG_INFO, "handshake_refused", LOG_TEXT("peer", address), LOG_U64("status", status),
+    // Who only knocks, as health checks do, is no news.
+    enum log_level level = status == 0 ? LOG_DEBUG : LOG_INFO;
+    log_event(&gateway->log, level, "handshake_refused", LOG_TEXT("peer", address), LOG_U64("status", status),
               LOG_SPAN("reason", reason));
 }
 
