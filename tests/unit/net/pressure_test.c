@@ -1,0 +1,426 @@
+/* SPDX-License-Identifier: MIT */
+/* When the owner has no room, when peers do not read, when buffers and chunks run out. */
+#include "net_fixture.h"
+
+static void send_ping(struct net *net, int client, const char *payload)
+{
+    uint8_t frame[256];
+    client_send(net, client, frame, client_frame(frame, 0x89, payload, strlen(payload)));
+}
+
+static void expect_pong(struct net *net, int client, const char *payload)
+{
+    uint8_t header[2] = {0x8a, (uint8_t)strlen(payload)};
+    client_expect(net, client, header, 2);
+    client_expect(net, client, payload, strlen(payload));
+}
+
+static void test_held_until_there_is_room(void **state)
+{
+    (void)state;
+    struct net net;
+    net_open(&net, net_options());
+    int client = client_open(&net);
+    (void)net_events(&net);
+    net.readable = false;
+    /* Control frames are answered, and said once: pressure. */
+    send_ping(&net, client, "one");
+    expect_pong(&net, client, "one");
+    send_ping(&net, client, "two");
+    expect_pong(&net, client, "two");
+    assert_string_equal(net_events(&net), "pressure 0\n");
+    assert_false(connection_is_paused(&net.server, net.last));
+    assert_int_equal(net.server.buffers.used_count, 0);
+    /* The first data message is held, with what came right behind it; more is not read. */
+    uint8_t frames[1024];
+    size_t bytes = client_frame(frames, 0x89, "three", 5);
+    bytes += client_frame(frames + bytes, 0x81, "first", 5);
+    bytes += client_frame(frames + bytes, 0x89, "four", 4);
+    bytes += client_frame(frames + bytes, 0x82, "second", 6);
+    bytes += client_frame(frames + bytes, 0x01, "thi", 3);
+    client_send(&net, client, frames, bytes);
+    expect_pong(&net, client, "three");
+    net_settle(&net);
+    assert_true(connection_is_paused(&net.server, net.last));
+    assert_int_equal(net.server.buffers.used_count, 1);
+    bytes = client_frame(frames, 0x80, "rd", 2);
+    client_send(&net, client, frames, bytes);
+    client_send_text(&net, client, "fourth");
+    uint64_t receives = net.server.counters.receives;
+    net_settle(&net);
+    assert_int_equal(net.server.counters.receives, receives);
+    /* No room yet: nothing moves. */
+    server_resume(&net.server, net.server.now_ms);
+    net_settle(&net);
+    assert_string_equal(net_events(&net), "");
+    net.readable = true;
+    server_resume(&net.server, net.server.now_ms);
+    assert_string_equal(net_events(&net), "text 0 first\nbinary 0 second\n");
+    assert_false(connection_is_paused(&net.server, net.last));
+    NET_UNTIL(&net, net.server.counters.messages_received == 4);
+    assert_string_equal(net_events(&net), "text 0 third\ntext 0 fourth\n");
+    expect_pong(&net, client, "four");
+    assert_int_equal(net.server.buffers.used_count, 0);
+    client_close(client);
+    net_close(&net);
+}
+
+static void test_resumed_in_order_of_waiting(void **state)
+{
+    (void)state;
+    struct net net;
+    net_open(&net, net_options());
+    int clients[3];
+    for (int index = 0; index < 3; index++) {
+        clients[index] = client_open(&net);
+    }
+    (void)net_events(&net);
+    net.readable = false;
+    static const int order[3] = {2, 0, 1};
+    for (int index = 0; index < 3; index++) {
+        client_send_text(&net, clients[order[index]], "held");
+        NET_UNTIL(&net, net.server.waiting.count == (uint32_t)index + 1);
+    }
+    assert_string_equal(net_events(&net), "pressure 2\npressure 0\npressure 1\n");
+    net_settle(&net);
+    net.readable = true;
+    server_resume(&net.server, net.server.now_ms);
+    assert_string_equal(net_events(&net), "text 2 held\ntext 0 held\ntext 1 held\n");
+    /* A second wait is said anew. */
+    net.readable = false;
+    client_send_text(&net, clients[0], "again");
+    NET_UNTIL(&net, net.server.waiting.count == 1);
+    assert_string_equal(net_events(&net), "pressure 0\n");
+    net.readable = true;
+    net_settle(&net);
+    server_resume(&net.server, net.server.now_ms);
+    assert_string_equal(net_events(&net), "text 0 again\n");
+    for (int index = 0; index < 3; index++) {
+        client_close(clients[index]);
+    }
+    net_close(&net);
+}
+
+static size_t room_count;
+
+static void count_room(struct net *net, struct connection_handle connection)
+{
+    (void)connection;
+    net->readable = room_count > 0;
+    room_count -= room_count > 0 ? 1 : 0;
+}
+
+static void test_resume_stops_where_room_ends(void **state)
+{
+    (void)state;
+    struct net net;
+    net_open(&net, net_options());
+    int clients[3];
+    for (int index = 0; index < 3; index++) {
+        clients[index] = client_open(&net);
+    }
+    net.readable = false;
+    for (int index = 0; index < 3; index++) {
+        client_send_text(&net, clients[index], "held");
+        NET_UNTIL(&net, net.server.waiting.count == (uint32_t)index + 1);
+    }
+    net_settle(&net);
+    (void)net_events(&net);
+    net.in_readable = count_room;
+    room_count = 2;
+    server_resume(&net.server, net.server.now_ms);
+    assert_string_equal(net_events(&net), "text 0 held\ntext 1 held\n");
+    assert_int_equal(net.server.waiting.count, 1);
+    room_count = 100;
+    server_resume(&net.server, net.server.now_ms);
+    assert_string_equal(net_events(&net), "text 2 held\n");
+    for (int index = 0; index < 3; index++) {
+        client_close(clients[index]);
+    }
+    net_close(&net);
+}
+
+/* Under pressure the rest of a large message comes in small pieces, into the buffer it has. */
+static void test_pressure_within_a_message(void **state)
+{
+    (void)state;
+    struct net net;
+    net_open(&net, net_options());
+    int client = client_open(&net);
+    (void)net_events(&net);
+    uint8_t payload[4096];
+    uint8_t frame[8192];
+    memset(payload, 'm', sizeof payload);
+    size_t bytes = client_frame(frame, 0x82, payload, sizeof payload);
+    client_send(&net, client, frame, 100);
+    NET_UNTIL(&net, net.server.buffers.used_count == 1);
+    net.readable = false;
+    bytes += client_frame(frame + bytes, 0x81, "next", 4);
+    client_send(&net, client, frame + 100, bytes - 100);
+    NET_UNTIL(&net, connection_is_paused(&net.server, net.last));
+    assert_string_equal(net_events(&net), "pressure 0\n");
+    net.readable = true;
+    server_resume(&net.server, net.server.now_ms);
+    assert_string_equal(net_events(&net), "binary 0 mmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmm\ntext 0 next\n");
+    assert_int_equal(net.server.counters.message_bytes_received, 4100);
+    client_close(client);
+    net_close(&net);
+}
+
+static void test_waiting_without_a_buffer(void **state)
+{
+    (void)state;
+    struct net net;
+    struct server_options options = net_options();
+    options.buffer_count = 1;
+    net_open(&net, options);
+    int clients[2] = {client_open(&net), client_open(&net)};
+    (void)net_events(&net);
+    net.readable = false;
+    client_send_text(&net, clients[0], "holds the buffer");
+    NET_UNTIL(&net, net.server.buffers.used_count == 1);
+    client_send_text(&net, clients[1], "has none");
+    NET_UNTIL(&net, connection_is_paused(&net.server, net.last));
+    net_settle(&net); /* it would not rest if the poller still watched it */
+    assert_string_equal(net_events(&net), "pressure 0\npressure 1\n");
+    net.readable = true;
+    server_resume(&net.server, net.server.now_ms);
+    net_settle(&net);
+    assert_string_equal(net_events(&net), "text 0 holds the buffer\ntext 1 has none\n");
+    client_close(clients[0]);
+    client_close(clients[1]);
+    net_close(&net);
+}
+
+static void test_pressure_right_behind_the_handshake(void **state)
+{
+    (void)state;
+    struct net net;
+    net_open(&net, net_options());
+    net.readable = false;
+    int client = client_connect(&net);
+    static const char request[] = "GET /dev HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                                  "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+    uint8_t data[1024];
+    memcpy(data, request, sizeof request - 1);
+    size_t bytes = sizeof request - 1;
+    bytes += client_frame(data + bytes, 0x81, "early", 5);
+    bytes += client_frame(data + bytes, 0x81, "bird", 4);
+    client_send(&net, client, data, bytes);
+    NET_UNTIL(&net, net.server.waiting.count == 1);
+    assert_string_equal(net_events(&net), "request 0 /dev\nopen 0 /dev\npressure 0\n");
+    net.readable = true;
+    server_resume(&net.server, net.server.now_ms);
+    assert_string_equal(net_events(&net), "text 0 early\ntext 0 bird\n");
+    client_close(client);
+    net_close(&net);
+}
+
+static void test_peer_that_leaves_while_held(void **state)
+{
+    (void)state;
+    struct net net;
+    net_open(&net, net_options());
+    int client = client_open(&net);
+    (void)net_events(&net);
+    net.readable = false;
+    client_send_text(&net, client, "held");
+    NET_UNTIL(&net, net.server.buffers.used_count == 1);
+    client_reset(client);
+    NET_UNTIL(&net, net.server.open_count == 0);
+    assert_string_equal(net_events(&net), "pressure 0\nclosed 0 lost 1006\n");
+    net.readable = true;
+    server_resume(&net.server, net.server.now_ms);
+    assert_string_equal(net_events(&net), "");
+    net_close(&net);
+}
+
+/* The owner closes a connection that is held: what is behind the held message is skipped frame by frame. */
+static void test_closing_while_held(void **state)
+{
+    (void)state;
+    struct net net;
+    net_open(&net, net_options());
+    int client = client_open(&net);
+    (void)net_events(&net);
+    net.readable = false;
+    uint8_t frames[256];
+    size_t bytes = client_frame(frames, 0x81, "held", 4);
+    size_t second_at = bytes;
+    bytes += client_frame(frames + bytes, 0x81, "never given", 11);
+    client_send(&net, client, frames, second_at + 5);
+    NET_UNTIL(&net, net.server.buffers.used_count == 1);
+    connection_close(&net.server, net.last, 1012, span_text("restart"));
+    client_expect_close(&net, client, 1012);
+    assert_int_equal(net.server.buffers.used_count, 0);
+    client_send(&net, client, frames + second_at + 5, bytes - second_at - 5);
+    net_settle(&net);
+    assert_int_equal(net.server.connection_count, 1); /* the peer's close frame is awaited */
+    client_send(&net, client, frames, client_frame(frames, 0x88, "\x03\xf4", 2));
+    client_expect_end(&net, client);
+    assert_string_equal(net_events(&net), "pressure 0\nclosed 0 owner 1012\n");
+    client_close(client);
+    net_close(&net);
+}
+
+static void test_peer_that_never_reads(void **state)
+{
+    (void)state;
+    struct net net;
+    struct server_options options = net_options();
+    options.send_queue_bytes = 16384;
+    net_open(&net, options);
+    int client = client_open(&net);
+    (void)net_events(&net);
+    static char payload[1000];
+    memset(payload, 'p', sizeof payload);
+    struct span part = span_of(payload, sizeof payload);
+    enum connection_result result = CONNECTION_OK;
+    size_t sent = 0;
+    while (result == CONNECTION_OK) {
+        assert_true(sent++ < 100000);
+        result = connection_send_text(&net.server, net.last, &part, 1);
+        if (sent % 8 == 0) {
+            net_turn(&net);
+        }
+    }
+    assert_int_equal(result, CONNECTION_FULL);
+    assert_int_equal(net.server.counters.sends_full, 1);
+    assert_true(connection_queued_bytes(&net.server, net.last) > 16384 - 1100);
+    assert_true(net.interest_changes <= 2 + sent / 8);
+    /* A close frame finds its place even so; the time to read it is bounded. */
+    connection_close(&net.server, net.last, 1008, span_text("slow"));
+    assert_true(connection_queued_bytes(&net.server, net.last) > 16384 - 1100 + 2);
+    net_turn(&net);
+    assert_string_equal(net_events(&net), "closed 0 owner 1008\n");
+    net_settle(&net);
+    assert_int_equal(net.server.connection_count, 1);
+    net_later(&net, 2100);
+    assert_int_equal(net.server.connection_count, 0);
+    client_close(client);
+    net_close(&net);
+}
+
+/* A peer that reads late gets everything, in order. */
+static void test_peer_that_reads_late(void **state)
+{
+    (void)state;
+    struct net net;
+    struct server_options options = net_options();
+    options.chunk_count = 4096;
+    options.send_queue_bytes = 1024 * 1024;
+    net_open(&net, options);
+    int client = client_open(&net);
+    char text[256];
+    uint32_t count = 0;
+    while (connection_queued_bytes(&net.server, net.last) < 500000) {
+        (void)snprintf(text, sizeof text, "%0200u", count++);
+        struct span parts[3] = {span_of(text, 7), span_of(NULL, 0), span_of(text + 7, 193)};
+        assert_int_equal(connection_send_text(&net.server, net.last, parts, 3), CONNECTION_OK);
+        if (count % 64 == 0) {
+            net_turn(&net);
+        }
+    }
+    for (uint32_t index = 0; index < count; index++) {
+        (void)snprintf(text, sizeof text, "%0200u", index);
+        client_expect_text(&net, client, text);
+    }
+    net_settle(&net);
+    assert_int_equal(net.server.chunks.used_count, 0);
+    client_close(client);
+    net_close(&net);
+}
+
+/* More is written in a turn than there are chunks: it is sent early, and nobody is told FULL. */
+static void test_chunks_run_short_within_a_turn(void **state)
+{
+    (void)state;
+    struct net net;
+    struct server_options options = net_options();
+    options.chunk_count = SERVER_CHUNKS_RESERVED + 4;
+    net_open(&net, options);
+    int clients[2] = {client_open(&net), 0};
+    struct connection_handle first = net.last;
+    clients[1] = client_open(&net);
+    char payload[300];
+    memset(payload, 'c', sizeof payload);
+    payload[299] = '\0';
+    struct span part = span_of(payload, sizeof payload - 1);
+    for (int index = 0; index < 20; index++) {
+        assert_int_equal(connection_send_text(&net.server, first, &part, 1), CONNECTION_OK);
+        assert_int_equal(connection_send_text(&net.server, net.last, &part, 1), CONNECTION_OK);
+    }
+    assert_true(net.server.chunks.peak_count <= 4);
+    for (int index = 0; index < 20; index++) {
+        client_expect_text(&net, clients[0], payload);
+        client_expect_text(&net, clients[1], payload);
+    }
+    /* What can never fit is refused whole. */
+    static uint8_t huge[4096];
+    part = span_of(huge, sizeof huge);
+    assert_int_equal(connection_send_binary(&net.server, first, &part, 1), CONNECTION_FULL);
+    net_settle(&net);
+    assert_int_equal(net.server.chunks.used_count, 0);
+    client_close(clients[0]);
+    client_close(clients[1]);
+    net_close(&net);
+}
+
+static void test_oldest_partial_gives_way(void **state)
+{
+    (void)state;
+    struct net net;
+    struct server_options options = net_options();
+    options.buffer_count = 2;
+    net_open(&net, options);
+    uint8_t half[64];
+    size_t bytes = client_frame(half, 0x01, "half", 4);
+    int header = client_connect(&net);
+    client_send(&net, header, "GET /a HT", 9);
+    NET_UNTIL(&net, net.server.buffers.used_count == 1);
+    int first = client_open(&net);
+    client_send(&net, first, half, bytes);
+    NET_UNTIL(&net, net.server.buffers.used_count == 2);
+    int second = client_open(&net);
+    (void)net_events(&net);
+    client_send(&net, second, half, bytes);
+    NET_UNTIL(&net, net.server.counters.evicted == 1);
+    assert_string_equal(net_events(&net), "refused 408\n");
+    client_expect(&net, header, "HTTP/1.1 408 Request Timeout\r\n", 30);
+    int third = client_open(&net);
+    (void)net_events(&net);
+    client_send(&net, third, half, bytes);
+    client_expect_close(&net, first, 1013);
+    client_expect_end(&net, first);
+    assert_string_equal(net_events(&net), "closed 1 evicted 1013\n");
+    /* The survivors' messages are whole. */
+    bytes = client_frame(half, 0x80, " and half", 9);
+    client_send(&net, third, half, bytes);
+    client_send(&net, second, half, bytes);
+    NET_UNTIL(&net, net.server.counters.messages_received == 2);
+    assert_non_null(strstr(net_events(&net), "half and half\n"));
+    client_close(header);
+    client_close(first);
+    client_close(second);
+    client_close(third);
+    net_close(&net);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_held_until_there_is_room),
+        cmocka_unit_test(test_resumed_in_order_of_waiting),
+        cmocka_unit_test(test_resume_stops_where_room_ends),
+        cmocka_unit_test(test_pressure_within_a_message),
+        cmocka_unit_test(test_waiting_without_a_buffer),
+        cmocka_unit_test(test_pressure_right_behind_the_handshake),
+        cmocka_unit_test(test_peer_that_leaves_while_held),
+        cmocka_unit_test(test_closing_while_held),
+        cmocka_unit_test(test_peer_that_never_reads),
+        cmocka_unit_test(test_peer_that_reads_late),
+        cmocka_unit_test(test_chunks_run_short_within_a_turn),
+        cmocka_unit_test(test_oldest_partial_gives_way),
+    };
+    return net_run("pressure", tests, sizeof tests / sizeof tests[0]);
+}
