@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Lines are built in place at the end of the buffer, which is as large as a file may be at most, so that one write
  * never passes the cap of a fresh file. When a write fails the buffer is kept and tried again each second, with the
- * file opened anew; what comes while the buffer is full is counted and lost. A file that then has another size than
- * expected holds a part of the failed write: it gets a newline first, so that the torn line stays alone. */
+ * file opened anew; what comes while the buffer is full is counted and lost. A file that is then longer than its whole
+ * lines holds a part of the failed write: it gets a newline first, so that the torn line stays alone. */
 #include "log.h"
 
 #include "arena.h"
@@ -59,6 +59,7 @@ static bool open_file(struct log *log)
     }
     log->file = file;
     log->file_bytes = bytes;
+    log->whole_bytes = bytes;
     return true;
 }
 
@@ -99,11 +100,11 @@ static bool rotate(struct log *log)
 
 static bool append(struct log *log, const char *data, size_t bytes)
 {
-    log->torn = log->port->append(log->port->context, log->file, data, bytes) != PORT_OK;
-    if (log->torn) {
+    if (log->port->append(log->port->context, log->file, data, bytes) != PORT_OK) {
         return false;
     }
     log->file_bytes += bytes;
+    log->whole_bytes = log->file_bytes;
     log->write_count++;
     return true;
 }
@@ -111,13 +112,16 @@ static bool append(struct log *log, const char *data, size_t bytes)
 /* After a failure: opens the file anew and ends a line that was cut. */
 static bool recover_file(struct log *log)
 {
-    uint64_t expected_bytes = log->file_bytes;
+    uint64_t whole_bytes = log->whole_bytes;
     close_file(log);
     if (!open_file(log)) {
         return false;
     }
-    bool torn = log->torn && log->file_bytes != expected_bytes;
-    return !torn || log->file_bytes >= log->options.file_bytes_max || append(log, "\n", 1);
+    if (log->file_bytes <= whole_bytes || log->file_bytes >= log->options.file_bytes_max) {
+        return true;
+    }
+    log->whole_bytes = whole_bytes;
+    return append(log, "\n", 1);
 }
 
 static bool write_buffer(struct log *log)
@@ -173,7 +177,8 @@ void log_open(struct log *log, const struct port *port, struct arena *arena, con
 {
     CHECK(strlen(options->path) <= LOG_PATH_BYTES_MAX);
     CHECK(options->file_bytes_max >= LOG_LINE_BYTES_MAX && options->file_count >= 2 && options->file_count <= 100);
-    *log = (struct log){.port = port, .options = *options, .file = PORT_NONE, .second = INT64_MIN};
+    *log = (struct log){
+        .port = port, .options = *options, .file = PORT_NONE, .whole_bytes = UINT64_MAX, .second = INT64_MIN};
     log->buffer_bytes_max =
         options->file_bytes_max < LOG_BUFFER_BYTES_MAX ? (size_t)options->file_bytes_max : LOG_BUFFER_BYTES_MAX;
     log->buffer = arena_take(arena, "log buffer", log->buffer_bytes_max, 1);

@@ -58,12 +58,12 @@ struct log {
     struct log_options options;
     int32_t file; /* a port_file */
     uint64_t file_bytes;
-    char *buffer; /* buffer_bytes_max */
+    uint64_t whole_bytes; /* up to where the file holds whole lines */
+    char *buffer;         /* buffer_bytes_max */
     size_t buffer_bytes_max;
     size_t buffer_bytes;
     int64_t second; /* whose text is in second_text */
     char second_text[24];
-    bool torn;            /* the last write failed, maybe in its middle */
     bool failing;         /* the last write did not reach the file */
     uint64_t retry_ns;    /* when it is tried again */
     uint64_t lost_lines;  /* since it fails */
@@ -71,7 +71,7 @@ struct log {
     uint64_t write_count; /* writes that reached the file */
 };
 
-/* Takes the buffer and, unless the arena measures, makes the file's folder (one level) and opens the file. A file that
+/* Takes the buffer and, unless the arena measures, makes the file's folder and opens the file. A file that
  * cannot be opened is told on stderr and tried again. */
 void log_open(struct log *log, const struct port *port, struct arena *arena, const struct log_options *options);
 

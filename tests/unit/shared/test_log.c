@@ -1,0 +1,633 @@
+/* SPDX-License-Identifier: MIT */
+/* The log writes through the machine's port into a folder of the test's own; the clock stands still, and calls can be
+ * made to fail. */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "arena.h"
+#include "log.h"
+#include "port.h"
+#include "port_posix.h"
+
+static _Alignas(ARENA_ALIGN_BYTES) uint8_t memory[128 * 1024];
+static struct port machine; /* as it is */
+static struct port port;    /* as the log sees it */
+static char folder[256];
+static char path[300];
+static char contents[256 * 1024];
+
+static int64_t wall_ms;
+static uint64_t now_ns;
+static bool append_fails;
+static size_t append_torn_bytes; /* what the next failing append writes all the same */
+static bool open_fails;
+static bool rename_fails;
+
+static int64_t test_wall_ms(void *context)
+{
+    (void)context;
+    return wall_ms;
+}
+
+static uint64_t test_now_ns(void *context)
+{
+    (void)context;
+    return now_ns;
+}
+
+static enum port_result test_append(void *context, port_file file, const void *data, size_t bytes)
+{
+    if (append_fails) {
+        if (append_torn_bytes > 0) {
+            (void)machine.append(context, file, data, append_torn_bytes < bytes ? append_torn_bytes : bytes);
+            append_torn_bytes = 0;
+        }
+        return PORT_FAILED;
+    }
+    return machine.append(context, file, data, bytes);
+}
+
+static enum port_result test_open_append(void *context, const char *file_path, port_file *file, uint64_t *size_bytes)
+{
+    return open_fails ? PORT_FAILED : machine.open_append(context, file_path, file, size_bytes);
+}
+
+static enum port_result test_rename(void *context, const char *from, const char *to)
+{
+    return rename_fails ? PORT_FAILED : machine.rename(context, from, to);
+}
+
+static const char *test_error_text(void *context)
+{
+    (void)context;
+    return "no space left";
+}
+
+static struct log_options options(uint64_t file_bytes_max, uint32_t file_count)
+{
+    return (struct log_options){
+        .path = path, .level = LOG_INFO, .file_bytes_max = file_bytes_max, .file_count = file_count};
+}
+
+static void open_log(struct log *log, uint64_t file_bytes_max, uint32_t file_count)
+{
+    struct arena arena;
+    struct log_options chosen = options(file_bytes_max, file_count);
+    memset(memory, 0, sizeof memory);
+    arena_begin(&arena, memory, sizeof memory);
+    log_open(log, &port, &arena, &chosen);
+}
+
+/* The file's text, terminated; NULL when there is no file. */
+static const char *read_text(const char *file_path)
+{
+    FILE *file = fopen(file_path, "rb");
+    if (file == NULL) {
+        return NULL;
+    }
+    size_t bytes = fread(contents, 1, sizeof contents - 1, file);
+    (void)fclose(file);
+    contents[bytes] = '\0';
+    return contents;
+}
+
+static const char *read_log(void)
+{
+    return read_text(path);
+}
+
+static const char *numbered(unsigned number)
+{
+    static char name[320];
+    (void)snprintf(name, sizeof name, number == 0 ? "%s" : "%s.%u", path, number);
+    return name;
+}
+
+static long file_bytes(const char *file_path)
+{
+    struct stat info;
+    return stat(file_path, &info) == 0 ? (long)info.st_size : -1;
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    static const char root[] = "/tmp/postern-log-XXXXXX";
+    memcpy(folder, root, sizeof root);
+    assert_non_null(mkdtemp(folder));
+    (void)snprintf(path, sizeof path, "%s/test.log", folder);
+    port = machine;
+    port.wall_ms = test_wall_ms;
+    port.now_ns = test_now_ns;
+    port.append = test_append;
+    port.open_append = test_open_append;
+    port.rename = test_rename;
+    port.error_text = test_error_text;
+    wall_ms = 1795418471839;
+    now_ns = 1000;
+    append_fails = false;
+    append_torn_bytes = 0;
+    open_fails = false;
+    rename_fails = false;
+    return 0;
+}
+
+static void remove_folder(const char *name)
+{
+    DIR *directory = opendir(name);
+    assert_non_null(directory);
+    for (const struct dirent *entry = readdir(directory); entry != NULL; entry = readdir(directory)) {
+        char inner[600];
+        (void)snprintf(inner, sizeof inner, "%s/%s", name, entry->d_name);
+        if (entry->d_name[0] != '.' && unlink(inner) != 0) {
+            remove_folder(inner);
+        }
+    }
+    (void)closedir(directory);
+    (void)rmdir(name);
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    remove_folder(folder);
+    return 0;
+}
+
+/* Standard error goes into a file while `act` runs; returns its text. */
+static const char *stderr_of(void (*act)(struct log *), struct log *log)
+{
+    char captured[300];
+    (void)snprintf(captured, sizeof captured, "%s/stderr", folder);
+    (void)fflush(stderr);
+    int kept = dup(STDERR_FILENO);
+    int file = open(captured, O_CREAT | O_TRUNC | O_WRONLY, 0600);
+    assert_true(kept >= 0 && file >= 0 && dup2(file, STDERR_FILENO) >= 0);
+    act(log);
+    (void)fflush(stderr);
+    assert_true(dup2(kept, STDERR_FILENO) >= 0);
+    (void)close(kept);
+    (void)close(file);
+    return read_text(captured);
+}
+
+static void lines_are_logfmt(void **state)
+{
+    (void)state;
+    struct log log;
+    open_log(&log, 65536, 2);
+    log_event(&log, LOG_INFO, "started");
+    wall_ms += 1161;
+    log_event(&log, LOG_WARN, "client_connected", LOG_SPAN("client", span_text("dev-7")), LOG_U64("seq", UINT64_MAX),
+              LOG_I64("offset", -5), LOG_TEXT("reason", "why"));
+    wall_ms = 0;
+    log_event(&log, LOG_ERROR, "clock");
+    log_flush(&log);
+    assert_string_equal(read_log(), "ts=2026-11-23T07:21:11.839Z level=info event=started\n"
+                                    "ts=2026-11-23T07:21:13.000Z level=warn event=client_connected client=dev-7 "
+                                    "seq=18446744073709551615 offset=-5 reason=why\n"
+                                    "ts=1970-01-01T00:00:00.000Z level=error event=clock\n");
+    log_close(&log);
+}
+
+static void values_are_quoted_where_they_must_be(void **state)
+{
+    (void)state;
+    static const struct {
+        struct span value;
+        const char *written;
+    } cases[] = {
+        {SPAN("plain"), "plain"},
+        {SPAN("a-b_c.d~e/f:g@h{}[],;"), "a-b_c.d~e/f:g@h{}[],;"},
+        {SPAN(""), "\"\""},
+        {SPAN("two words"), "\"two words\""},
+        {SPAN("a=b"), "\"a=b\""},
+        {SPAN("say \"hi\""), "\"say \\\"hi\\\"\""},
+        {SPAN("back\\slash"), "\"back\\\\slash\""},
+        {SPAN("line\nbreak\r\ttab"), "\"line\\nbreak\\r\\ttab\""},
+        {SPAN("nul\0bell\x07 del\x7f"), "\"nul\\x00bell\\x07 del\\x7f\""},
+        {SPAN("esc\x1b[31m"), "\"esc\\x1b[31m\""},
+        {SPAN("caf\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80"), "\"caf\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80\""},
+        {SPAN("\xc3"), "\"\\xc3\""},
+        {SPAN("\xff\xfe"), "\"\\xff\\xfe\""},
+        {SPAN("\xe2\x82x"), "\"\\xe2\\x82x\""},
+        {SPAN("\xed\xa0\x80"), "\"\\xed\\xa0\\x80\""},
+        {SPAN("\xc2\x85\xc2\x9b\xc2\xa0"), "\"\\xc2\\x85\\xc2\\x9b\xc2\xa0\""},
+    };
+    struct log log;
+    open_log(&log, 65536, 2);
+    for (size_t index = 0; index < sizeof cases / sizeof cases[0]; index++) {
+        log_event(&log, LOG_INFO, "e", LOG_SPAN("value", cases[index].value));
+    }
+    log_event(&log, LOG_INFO, "e", LOG_TEXT("value", NULL));
+    log_flush(&log);
+    const char *text = read_log();
+    assert_non_null(text);
+    static const char start[] = "ts=2026-11-23T07:21:11.839Z level=info event=e value=";
+    for (size_t index = 0; index <= sizeof cases / sizeof cases[0]; index++) {
+        const char *written = index < sizeof cases / sizeof cases[0] ? cases[index].written : "\"\"";
+        assert_memory_equal(text, start, sizeof start - 1);
+        text += sizeof start - 1;
+        assert_memory_equal(text, written, strlen(written));
+        text += strlen(written);
+        assert_int_equal(*text++, '\n');
+    }
+    assert_int_equal(*text, '\0');
+    log_close(&log);
+}
+
+static void a_level_that_is_off_costs_nothing(void **state)
+{
+    (void)state;
+    struct log log;
+    uint64_t evaluated = 0;
+    open_log(&log, 65536, 2);
+    log_event(&log, LOG_DEBUG, "unseen", LOG_U64("evaluated", ++evaluated));
+    assert_int_equal(evaluated, 0);
+    log_event(&log, LOG_INFO, "seen", LOG_U64("evaluated", ++evaluated));
+    assert_int_equal(evaluated, 1);
+    log_flush(&log);
+    assert_null(strstr(read_log(), "unseen"));
+    assert_false(log_enabled(&log, LOG_DEBUG));
+    assert_true(log_enabled(&log, LOG_ERROR));
+    log_close(&log);
+}
+
+static void long_lines_are_cut_at_a_character(void **state)
+{
+    (void)state;
+    static char value[6000];
+    struct log log;
+    open_log(&log, 65536, 2);
+    for (size_t kind = 0; kind < 4; kind++) {
+        /* Letters, two-byte characters from an even and from an odd place, escapes. */
+        for (size_t at = 0; at + 1 < sizeof value; at += 2) {
+            memcpy(value + at, kind == 0 ? "xx" : kind == 3 ? "\n\n" : "\xc3\xa9", 2);
+        }
+        log_event(&log, LOG_INFO, kind == 2 ? "odd" : "even_", LOG_SPAN("value", span_of(value, sizeof value)),
+                  LOG_TEXT("lost", "never seen"));
+        log_event(&log, LOG_INFO, "next");
+    }
+    log_flush(&log);
+    const char *text = read_log();
+    for (size_t kind = 0; kind < 4; kind++) {
+        const char *end = strchr(text, '\n');
+        size_t bytes = (size_t)(end - text) + 1;
+        assert_in_range(bytes, LOG_LINE_BYTES_MAX - 4, LOG_LINE_BYTES_MAX);
+        static const char *const tails[] = {"xx cut=1", "\xc3\xa9\" cut=1", "\xc3\xa9\" cut=1", "\\n\" cut=1"};
+        assert_memory_equal(end - strlen(tails[kind]), tails[kind], strlen(tails[kind]));
+        text = strchr(end + 1, '\n') + 1;
+    }
+    assert_null(strstr(read_log(), "never seen"));
+    log_close(&log);
+}
+
+static void a_line_of_too_many_fields_is_cut_between_them(void **state)
+{
+    (void)state;
+    static struct log_field fields[300];
+    struct log log;
+    open_log(&log, 65536, 2);
+    fields[0] = LOG_TEXT("event", "many");
+    for (size_t index = 1; index < 300; index++) {
+        fields[index] = LOG_U64("number", 18446744073709551615U);
+    }
+    log_write(&log, LOG_INFO, fields, 300);
+    log_flush(&log);
+    const char *text = read_log();
+    assert_in_range(strlen(text), LOG_LINE_BYTES_MAX - 48, LOG_LINE_BYTES_MAX);
+    static const char tail[] = " number=18446744073709551615 cut=1\n";
+    assert_string_equal(text + strlen(text) - strlen(tail), tail);
+    log_close(&log);
+}
+
+static void a_flush_is_one_write(void **state)
+{
+    (void)state;
+    struct log log;
+    open_log(&log, 1 << 20, 2);
+    log_flush(&log);
+    assert_int_equal(log.write_count, 0);
+    for (int line = 0; line < 100; line++) {
+        log_event(&log, LOG_INFO, "line");
+    }
+    assert_int_equal(file_bytes(path), 0);
+    log_flush(&log);
+    assert_int_equal(log.write_count, 1);
+    log_flush(&log);
+    assert_int_equal(log.write_count, 1);
+    /* More than the buffer holds reaches the file by itself. */
+    for (int line = 0; line < 3000; line++) {
+        log_event(&log, LOG_INFO, "line");
+    }
+    assert_true(log.write_count >= 2 && log.lost_total == 0);
+    log_close(&log);
+    size_t lines = 0;
+    for (const char *at = strchr(read_log(), '\n'); at != NULL; at = strchr(at + 1, '\n')) {
+        lines++;
+    }
+    assert_int_equal(lines, 3100);
+}
+
+/* No file grows beyond the cap, there are as many as asked for, and the newest lines are all there in order. */
+static void files_are_capped_and_rotated(void **state)
+{
+    (void)state;
+    struct log log;
+    enum { CAP = 5000, FILES = 4 };
+    open_log(&log, CAP, FILES);
+    unsigned written = 0;
+    for (unsigned turn = 0; turn < 400; turn++) {
+        for (unsigned line = 0; line <= turn % 7; line++) {
+            log_event(&log, LOG_INFO, "line", LOG_U64("number", ++written));
+        }
+        log_flush(&log);
+        for (unsigned number = 0; number <= FILES; number++) {
+            assert_true(file_bytes(numbered(number)) <= CAP);
+        }
+    }
+    log_close(&log);
+    assert_int_equal(log.lost_total, 0);
+    assert_int_equal(file_bytes(numbered(FILES)), -1);
+    unsigned expected = 0;
+    for (unsigned number = FILES; number-- > 0;) {
+        const char *text = read_text(numbered(number));
+        assert_non_null(text);
+        assert_true(number == 0 || strlen(text) > CAP - 1000);
+        for (const char *at = strstr(text, "number="); at != NULL; at = strstr(at + 1, "number=")) {
+            unsigned found = (unsigned)strtoul(at + 7, NULL, 10);
+            assert_true(expected == 0 || found == expected);
+            expected = found + 1;
+        }
+    }
+    assert_int_equal(expected, written + 1);
+}
+
+static void a_file_that_is_too_long_at_the_start_is_rotated(void **state)
+{
+    (void)state;
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    for (int line = 0; line < 1000; line++) {
+        (void)fputs("earlier\n", file);
+    }
+    (void)fclose(file);
+    struct log log;
+    open_log(&log, 4096, 2);
+    log_event(&log, LOG_INFO, "first");
+    log_close(&log);
+    assert_int_equal(file_bytes(numbered(1)), 8000);
+    assert_non_null(strstr(read_log(), "event=first"));
+    assert_null(strstr(read_log(), "earlier"));
+}
+
+static void an_earlier_file_is_continued(void **state)
+{
+    (void)state;
+    struct log log;
+    open_log(&log, 4096, 2);
+    log_event(&log, LOG_INFO, "first");
+    log_close(&log);
+    open_log(&log, 4096, 2);
+    log_event(&log, LOG_INFO, "second");
+    log_close(&log);
+    assert_non_null(strstr(read_log(), "event=first\nts="));
+    assert_non_null(strstr(read_log(), "event=second\n"));
+}
+
+static void the_folder_is_made(void **state)
+{
+    (void)state;
+    struct log log;
+    (void)snprintf(path, sizeof path, "%s/logs/test.log", folder);
+    open_log(&log, 4096, 2);
+    log_event(&log, LOG_INFO, "made");
+    log_close(&log);
+    assert_non_null(strstr(read_log(), "event=made"));
+}
+
+static void reopening_begins_a_file_at_the_path(void **state)
+{
+    (void)state;
+    struct log log;
+    open_log(&log, 4096, 2);
+    log_event(&log, LOG_INFO, "before");
+    char moved[320];
+    (void)snprintf(moved, sizeof moved, "%s/moved", folder);
+    assert_int_equal(rename(path, moved), 0);
+    log_reopen(&log);
+    log_event(&log, LOG_INFO, "after");
+    log_close(&log);
+    assert_non_null(strstr(read_text(moved), "event=before"));
+    assert_null(strstr(read_text(moved), "event=after"));
+    assert_non_null(strstr(read_log(), "event=after"));
+}
+
+static void flush_and_flush_again(struct log *log)
+{
+    for (int second = 0; second < 5; second++) {
+        log_event(log, LOG_INFO, "during");
+        log_flush(log);
+        now_ns += 1100000000;
+    }
+}
+
+static void a_full_disk_is_told_once_and_survived(void **state)
+{
+    (void)state;
+    struct log log;
+    open_log(&log, 1 << 20, 2);
+    log_event(&log, LOG_INFO, "before");
+    log_flush(&log);
+    append_fails = true;
+    append_torn_bytes = 10;
+    const char *told = stderr_of(flush_and_flush_again, &log);
+    char expected[512];
+    (void)snprintf(expected, sizeof expected, "postern: the log %s cannot be written: no space left\n", path);
+    assert_string_equal(told, expected);
+    assert_true(log.failing);
+    append_fails = false;
+    log_event(&log, LOG_INFO, "well");
+    log_flush(&log);
+    assert_false(log.failing);
+    assert_int_equal(log.lost_total, 0);
+    const char *text = read_log();
+    unsigned during = 0;
+    for (const char *at = strstr(text, "event=during\n"); at != NULL; at = strstr(at + 1, "event=during\n")) {
+        during++;
+    }
+    assert_int_equal(during, 5);
+    assert_non_null(strstr(text, "event=before\nts=2026-11\nts=")); /* the torn beginning stays alone */
+    assert_non_null(strstr(text, "event=well\n"));
+    assert_non_null(strstr(text, "event=log_recovered lost_lines=0\n"));
+    log_close(&log);
+}
+
+static void fill_and_overflow(struct log *log)
+{
+    log_flush(log);
+    for (int line = 0; line < 3000; line++) {
+        log_event(log, LOG_INFO, "flood");
+    }
+}
+
+static void what_does_not_fit_while_the_disk_is_full_is_counted(void **state)
+{
+    (void)state;
+    struct log log;
+    open_log(&log, 1 << 20, 2);
+    log_event(&log, LOG_INFO, "kept");
+    append_fails = true;
+    assert_true(strlen(stderr_of(fill_and_overflow, &log)) > 0);
+    uint64_t lost = log.lost_lines;
+    assert_true(lost > 1000 && lost < 3000);
+    assert_true(log.lost_total == lost);
+    append_fails = false;
+    now_ns += 2000000000;
+    log_flush(&log);
+    char expected[64];
+    (void)snprintf(expected, sizeof expected, "event=log_recovered lost_lines=%llu\n", (unsigned long long)lost);
+    const char *text = read_log();
+    assert_non_null(strstr(text, expected));
+    assert_non_null(strstr(text, "event=kept\n"));
+    assert_int_equal(log.lost_lines, 0);
+    log_close(&log);
+}
+
+static void a_failed_write_is_not_tried_again_at_once(void **state)
+{
+    (void)state;
+    struct log log;
+    open_log(&log, 1 << 20, 2);
+    log_event(&log, LOG_INFO, "line");
+    append_fails = true;
+    (void)stderr_of(log_flush, &log);
+    append_fails = false;
+    log_flush(&log);
+    assert_int_equal(log.write_count, 0);
+    now_ns += 999000000;
+    log_flush(&log);
+    assert_int_equal(log.write_count, 0);
+    now_ns += 2000000;
+    log_flush(&log);
+    assert_true(log.write_count > 0);
+    log_close(&log);
+}
+
+static void open_and_write(struct log *log)
+{
+    open_log(log, 4096, 2);
+    log_event(log, LOG_INFO, "early");
+    log_flush(log);
+}
+
+static void a_log_that_cannot_be_opened_is_opened_later(void **state)
+{
+    (void)state;
+    struct log log;
+    /* A file stands where the folder should be. */
+    char outer[280];
+    (void)snprintf(outer, sizeof outer, "%s/a", folder);
+    (void)snprintf(path, sizeof path, "%s/b/test.log", outer);
+    FILE *obstacle = fopen(outer, "wb");
+    assert_non_null(obstacle);
+    (void)fclose(obstacle);
+    assert_non_null(strstr(stderr_of(open_and_write, &log), "cannot be written"));
+    assert_true(log.failing);
+    assert_int_equal(unlink(outer), 0);
+    now_ns += 2000000000;
+    log_flush(&log);
+    assert_non_null(strstr(read_log(), "event=early\n"));
+    assert_non_null(strstr(read_log(), "event=log_recovered"));
+    log_close(&log);
+}
+
+static void write_much(struct log *log)
+{
+    for (int line = 0; line < 200; line++) {
+        log_event(log, LOG_INFO, "line");
+        log_flush(log);
+    }
+}
+
+static void the_cap_holds_when_files_cannot_be_renamed(void **state)
+{
+    (void)state;
+    struct log log;
+    open_log(&log, 4096, 3);
+    rename_fails = true;
+    assert_true(strlen(stderr_of(write_much, &log)) > 0);
+    assert_true(file_bytes(path) <= 4096);
+    assert_true(log.lost_total > 0);
+    rename_fails = false;
+    now_ns += 2000000000;
+    log_event(&log, LOG_INFO, "well");
+    log_flush(&log);
+    log_close(&log);
+    assert_true(file_bytes(path) <= 4096 && file_bytes(numbered(1)) <= 4096);
+    assert_non_null(strstr(read_log(), "log_recovered"));
+}
+
+static void measuring_takes_what_opening_takes(void **state)
+{
+    (void)state;
+    struct arena arena;
+    struct log log;
+    struct log_options chosen = options(1 << 20, 2);
+    arena_measure(&arena);
+    log_open(&log, &port, &arena, &chosen);
+    assert_int_equal(arena.used_bytes, LOG_BUFFER_BYTES_MAX);
+    assert_int_equal(file_bytes(path), -1);
+}
+
+static int open_machine(void **state)
+{
+    (void)state;
+    const struct port_posix_options chosen = {.poller = PORT_POSIX_POLL, .watch_max = 4};
+    return port_posix_open(&machine, &chosen) ? 0 : -1;
+}
+
+static int close_machine(void **state)
+{
+    (void)state;
+    port_posix_close(&machine);
+    return 0;
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(lines_are_logfmt),
+        TEST(values_are_quoted_where_they_must_be),
+        TEST(a_level_that_is_off_costs_nothing),
+        TEST(long_lines_are_cut_at_a_character),
+        TEST(a_line_of_too_many_fields_is_cut_between_them),
+        TEST(a_flush_is_one_write),
+        TEST(files_are_capped_and_rotated),
+        TEST(a_file_that_is_too_long_at_the_start_is_rotated),
+        TEST(an_earlier_file_is_continued),
+        TEST(the_folder_is_made),
+        TEST(reopening_begins_a_file_at_the_path),
+        TEST(a_full_disk_is_told_once_and_survived),
+        TEST(what_does_not_fit_while_the_disk_is_full_is_counted),
+        TEST(a_failed_write_is_not_tried_again_at_once),
+        TEST(a_log_that_cannot_be_opened_is_opened_later),
+        TEST(the_cap_holds_when_files_cannot_be_renamed),
+        TEST(measuring_takes_what_opening_takes),
+    };
+    return cmocka_run_group_tests(tests, open_machine, close_machine);
+}
