@@ -13,7 +13,7 @@ static enum port_posix_poller group_poller;
 static struct net *current; /* of the port's wrapped functions */
 static struct port real;
 
-static void note(struct net *net, const char *format, ...)
+__attribute__((format(printf, 2, 3))) static void note(struct net *net, const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
