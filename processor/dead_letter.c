@@ -8,6 +8,7 @@
 #define REASON "x-postern-reason"
 #define DETAIL "x-postern-detail"
 #define FIRST_FAILURE "x-postern-first-failure"
+#define DELIVERY_COUNT "x-delivery-count" /* a quorum queue's own, of the queue the message leaves */
 
 void dead_letter_make(const struct delivery *delivery, uint64_t now_s, struct amqp_publish *out,
                       struct amqp_header headers[DEAD_LETTER_HEADERS_MAX])
@@ -20,7 +21,8 @@ void dead_letter_make(const struct delivery *delivery, uint64_t now_s, struct am
         if (span_is(header->name, FIRST_FAILURE)) {
             if (header->kind == AMQP_HEADER_TIMESTAMP)
                 first_failure_s = header->integer;
-        } else if (!span_is(header->name, REASON) && !span_is(header->name, DETAIL)) {
+        } else if (!span_is(header->name, REASON) && !span_is(header->name, DETAIL) &&
+                   !span_is(header->name, DELIVERY_COUNT)) {
             if (count < DEAD_LETTER_HEADERS_MAX - DEAD_LETTER_OWN_HEADERS)
                 headers[count++] = *header;
         }

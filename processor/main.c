@@ -83,7 +83,11 @@ static int run(struct program *program)
     }
     arena_begin(&program->arena, memory, bytes);
     processor_init(&program->processor, &program->arena, port, &program->settings);
-    return (int)processor_run(&program->processor);
+    const enum processor_exit code = processor_run(&program->processor);
+    if (code != PROCESSOR_EXIT_OK)
+        _Exit((int)code); /* at once: nothing is closed in good order */
+    processor_release(&program->processor);
+    return (int)code;
 }
 
 static int load_and_go(struct program *program, bool check_only)

@@ -30,8 +30,7 @@ enum {
     TOKEN_STORE,
     EVENTS_MAX = 8,
     GIVE_BACK_MS = 5000, /* the database is away for so long */
-    STOP_MS = 5000,      /* what is in hand may take so long to finish */
-    CLOSE_MS = 2000,     /* and the links to say goodbye */
+    STOP_MS = 4000,      /* what is in hand may take so long to finish; then the links have five seconds of their own */
     WAIT_MS_MAX = 60000
 };
 
@@ -394,7 +393,7 @@ static void begin_closing(struct processor *processor)
                   LOG_U64("left_in_queue", intake_count(&processor->consumer.intake)),
                   LOG_U64("unpublished", unpublished_count));
     processor->closing = true;
-    processor->stop_due_ms = processor->now_ms + CLOSE_MS;
+    processor->stop_due_ms = UINT64_MAX;
     store_close(processor->store);
     amqp_link_close(processor->consumer.link, processor->now_ms);
     amqp_link_close(processor->outgoing.link, processor->now_ms);
@@ -406,27 +405,31 @@ static bool is_closed(const struct processor *processor)
            amqp_link_state(processor->outgoing.link) == AMQP_LINK_DOWN;
 }
 
-/* Signals, and the steps of stopping. False: the end. */
-static bool go_on(struct processor *processor, uint64_t *due_ms)
+enum turned { TURN_ON, TURN_DRAINED, TURN_CUT_SHORT };
+
+/* Signals, and the steps of stopping. */
+static enum turned heed_signals(struct processor *processor, uint64_t *due_ms)
 {
     const uint32_t signals = processor->port->signals(processor->port->context);
     if ((signals & PORT_SIGNAL_REOPEN) != 0)
         log_reopen(&processor->log);
-    if ((signals & PORT_SIGNAL_STOP) != 0 && !processor->stopping) {
+    if ((signals & PORT_SIGNAL_STOP) != 0) {
+        if (processor->stopping)
+            return TURN_CUT_SHORT;
         log_event(&processor->log, LOG_INFO, "stopping", LOG_U64("in_hand", intake_count(&processor->consumer.intake)));
         processor->stopping = true;
         processor->stop_due_ms = processor->now_ms + STOP_MS;
         *due_ms = processor->now_ms; /* one more turn at once, which cancels the consumer */
-        return true;
+        return TURN_ON;
     }
     if (!processor->stopping)
-        return true;
+        return TURN_ON;
     if (!processor->closing && (is_drained(processor) || processor->now_ms >= processor->stop_due_ms))
         begin_closing(processor);
-    if (processor->closing && (is_closed(processor) || processor->now_ms >= processor->stop_due_ms))
-        return false;
+    if (processor->closing && is_closed(processor))
+        return TURN_DRAINED;
     *due_ms = earlier(*due_ms, processor->stop_due_ms);
-    return true;
+    return TURN_ON;
 }
 
 enum processor_exit processor_run(struct processor *processor)
@@ -442,14 +445,27 @@ enum processor_exit processor_run(struct processor *processor)
         uint64_t due_ms = tick(processor);
         if (!processor->closing)
             due_ms = earlier(due_ms, turn(processor));
-        if (!go_on(processor, &due_ms))
+        switch (heed_signals(processor, &due_ms)) {
+        case TURN_ON:
+            flush(processor);
+            take_events(processor, due_ms);
             break;
-        flush(processor);
-        take_events(processor, due_ms);
+        case TURN_DRAINED:
+            log_event(&processor->log, LOG_INFO, "stopped");
+            return PROCESSOR_EXIT_OK;
+        case TURN_CUT_SHORT:
+            log_event(&processor->log, LOG_WARN, "stopped_at_once");
+            log_flush(&processor->log);
+            return PROCESSOR_EXIT_FAILED;
+        }
     }
-    log_event(&processor->log, LOG_INFO, "stopped");
+}
+
+void processor_release(struct processor *processor)
+{
+    amqp_link_release(processor->consumer.link);
+    amqp_link_release(processor->outgoing.link);
     log_close(&processor->log);
-    return PROCESSOR_EXIT_OK;
 }
 
 /* ---- The start ---- */

@@ -101,7 +101,10 @@ bool processor_check(const struct settings *settings, char *error, size_t error_
 void processor_init(struct processor *processor, struct arena *arena, struct port *port,
                     const struct settings *settings);
 
-/* Turns the loop until the program is told to stop. */
+/* Turns the loop until the program is told to stop. PROCESSOR_EXIT_FAILED: told twice; nothing is closed. */
 enum processor_exit processor_run(struct processor *processor);
+
+/* After PROCESSOR_EXIT_OK: gives back what is not the arena's, and closes the log. */
+void processor_release(struct processor *processor);
 
 #endif
