@@ -91,8 +91,13 @@ static void test_refuses_what_is_not_canonical(void **state)
     assert_refused("Zg", 1);
     assert_refused("Zg==", 2);
     assert_refused("Zg==", 3);
-    assert_refused("Zh==", 1); /* unused bits */
-    assert_refused("Zm9=", 2); /* unused bits */
+    /* Unused bits, each alone. */
+    assert_refused("Zh==", 1);
+    assert_refused("Zi==", 1);
+    assert_refused("Zk==", 1);
+    assert_refused("Zo==", 1);
+    assert_refused("Zm9=", 2);
+    assert_refused("Zm+=", 2);
     assert_refused("Zm8=", 1);
     assert_refused("Zm9v", 2);
     assert_refused("Z===", 1);

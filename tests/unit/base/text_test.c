@@ -58,6 +58,17 @@ static void test_a_piece_that_does_not_fit_is_left_out_whole(void **state)
     assert_int_equal(room[4], '#');
 }
 
+static void test_a_piece_that_just_fits_is_taken(void **state)
+{
+    (void)state;
+    struct text text = text_in(room, 6);
+    text_string(&text, "abc");
+    text_u64(&text, 123);
+    assert_text(&text, "abc123");
+    text_bytes(&text, span_of(NULL, 0));
+    assert_false(text.truncated);
+}
+
 static void assert_u64(uint64_t value)
 {
     char expected[32];
@@ -245,6 +256,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_appends_pieces),
         cmocka_unit_test(test_a_piece_that_does_not_fit_is_left_out_whole),
+        cmocka_unit_test(test_a_piece_that_just_fits_is_taken),
         cmocka_unit_test(test_numbers),
         cmocka_unit_test(test_times),
         cmocka_unit_test(test_every_day_of_five_centuries),

@@ -130,6 +130,20 @@ static void test_removing_and_moving(void **state)
     assert_true(timer_wheel_next_ms(&wheel) == TIMER_WHEEL_NEVER);
 }
 
+static void test_what_was_removed_is_not_waited_for(void **state)
+{
+    (void)state;
+    struct timer_wheel wheel;
+    struct timer_node early = {0};
+    struct timer_node late = {0};
+    start(&wheel, SLOTS, TICK_MS, START_MS);
+    timer_wheel_add(&wheel, &early, START_MS + 100);
+    timer_wheel_add(&wheel, &late, START_MS + 500);
+    assert_true(timer_wheel_next_ms(&wheel) < START_MS + 100 + TICK_MS);
+    timer_wheel_remove(&wheel, &early);
+    assert_true(timer_wheel_next_ms(&wheel) >= START_MS + 500);
+}
+
 static void test_a_due_timer_can_be_removed_before_it_is_handed_out(void **state)
 {
     (void)state;
@@ -305,6 +319,7 @@ int main(void)
         cmocka_unit_test(test_a_time_that_has_come_already_fires_at_the_next_tick),
         cmocka_unit_test(test_a_timer_set_again_while_handed_out_waits_for_the_next_tick),
         cmocka_unit_test(test_removing_and_moving),
+        cmocka_unit_test(test_what_was_removed_is_not_waited_for),
         cmocka_unit_test(test_a_due_timer_can_be_removed_before_it_is_handed_out),
         cmocka_unit_test(test_a_long_sleep_loses_nothing),
         cmocka_unit_test(test_the_far_future),

@@ -125,6 +125,14 @@ static void test_replace_file_replaces_whole(void **state)
     assert_contents(port, "state", "abs");
 }
 
+static void test_what_a_crash_left_beside_is_overwritten(void **state)
+{
+    struct port *port = *state;
+    assert_int_equal(port->replace_file(port->context, "state.new", "half of something long", 22), PORT_OK);
+    assert_int_equal(port->replace_file(port->context, "state", "short", 5), PORT_OK);
+    assert_contents(port, "state", "short");
+}
+
 static void test_replace_file_failures_keep_the_old_one(void **state)
 {
     struct port *port = *state;
@@ -178,6 +186,7 @@ int main(void)
         in_folder(test_append_failures),
         in_folder(test_read_file_holds_its_capacity),
         in_folder(test_replace_file_replaces_whole),
+        in_folder(test_what_a_crash_left_beside_is_overwritten),
         in_folder(test_replace_file_failures_keep_the_old_one),
         in_folder(test_rename),
         in_folder(test_make_directory_with_parents),

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -180,10 +181,23 @@ static void test_auto_chooses_by_how_many_are_watched(void **state)
     port_posix_close(&port);
 }
 
-/* What one port took it gives back: descriptors here; memory by the sanitizer and by the addresses not running out. */
+static int mapping_count(void)
+{
+    FILE *maps = fopen("/proc/self/maps", "r");
+    assert_non_null(maps);
+    int lines = 0;
+    for (int character; (character = getc(maps)) != EOF;) {
+        lines += character == '\n';
+    }
+    assert_int_equal(fclose(maps), 0);
+    return lines;
+}
+
+/* What a port took it gives back: descriptors and mappings. */
 static void test_opening_and_closing_leaves_nothing(void **state)
 {
     (void)state;
+    int before = mapping_count();
     for (int i = 0; i < 200; i++) {
         const struct port_posix_options options = {.poller = i % 2 == 0 ? PORT_POSIX_POLL : PORT_POSIX_EPOLL,
                                                    .watch_max = 8};
@@ -192,6 +206,7 @@ static void test_opening_and_closing_leaves_nothing(void **state)
         assert_non_null(port.memory(port.context, 4096));
         port_posix_close(&port);
     }
+    assert_true(mapping_count() < before + 50);
     int fd = dup(0);
     assert_true(fd >= 0 && fd < 100);
     close(fd);

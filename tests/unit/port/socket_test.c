@@ -186,22 +186,28 @@ static void test_a_refused_connect_says_so(void **state)
     port->close_socket(port->context, client);
 }
 
+/* A listener whose queue is full answers nobody for a while. */
 static void test_an_undecided_connect_is_not_connected(void **state)
 {
+    enum { CLIENTS = 4 };
     struct port *port = *state;
     struct port_address address;
-    port_socket client = PORT_NONE;
-    /* TEST-NET-1 (RFC 5737) answers nobody; where there is no way there at all, that is said at once. */
-    assert_true(port->parse_address(port->context, "192.0.2.1", 9, &address));
-    enum port_result result = port->connect(port->context, &address, &client);
-    if (result == PORT_OK) {
-        result = port->connected(port->context, client);
-        assert_true(result == PORT_AGAIN || result == PORT_FAILED);
-        port->close_socket(port->context, client);
-    } else {
-        assert_int_equal(result, PORT_FAILED);
-        assert_memory_equal(port->error_text(port->context), "connect: ", 9);
+    struct sockaddr_in native = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    port_socket clients[CLIENTS];
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(listener, (struct sockaddr *)&native, sizeof native), 0);
+    assert_int_equal(listen(listener, 0), 0);
+    assert_int_equal(port->local_address(port->context, listener, &address), PORT_OK);
+    for (size_t i = 0; i < CLIENTS; i++) {
+        assert_int_equal(port->connect(port->context, &address, &clients[i]), PORT_OK);
     }
+    assert_int_equal(wait_ready(port, clients[0], PORT_WRITE), PORT_WRITE);
+    assert_int_equal(port->connected(port->context, clients[0]), PORT_OK);
+    assert_int_equal(port->connected(port->context, clients[CLIENTS - 1]), PORT_AGAIN);
+    for (size_t i = 0; i < CLIENTS; i++) {
+        port->close_socket(port->context, clients[i]);
+    }
+    close(listener);
 }
 
 static void test_a_taken_port_is_refused(void **state)
@@ -312,6 +318,17 @@ static void test_a_listener_for_both_shows_ipv4_as_what_it_is(void **state)
     assert_false(peer.v6);
     assert_memory_equal(peer.bytes, "\x7F\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00", 16);
     close_pair(port, (struct pair){client, server});
+    struct sockaddr_in6 native = {
+        .sin6_family = AF_INET6, .sin6_port = htons(bound.port), .sin6_addr = in6addr_loopback};
+    client = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(connect(client, (struct sockaddr *)&native, sizeof native), 0);
+    assert_int_equal(port->accept(port->context, listener, &server, &peer), PORT_OK);
+    assert_true(peer.v6);
+    assert_memory_equal(peer.bytes, &in6addr_loopback, 16);
+    close_pair(port, (struct pair){client, server});
+    assert_true(port->parse_address(port->context, "::1", bound.port, &address));
+    struct pair pair = connect_pair(port, listener, &address);
+    close_pair(port, pair);
     port->close_socket(port->context, listener);
 }
 
