@@ -37,6 +37,8 @@ class _WebSocketLibrary:
 
     def __init__(self, url, timeout_s):
         import websocket
+        # This version takes the codes that IANA registered later for an error.
+        websocket._abnf.VALID_CLOSE_STATUS = {*websocket._abnf.VALID_CLOSE_STATUS, 1012, 1013, 1014}
         self.module = websocket
         self.socket = websocket.create_connection(url, timeout=timeout_s)
 
