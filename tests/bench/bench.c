@@ -69,11 +69,10 @@ uint64_t bench_now_ns(void)
     return clock_ns(CLOCK_MONOTONIC);
 }
 
-void bench_sleep_until_ns(uint64_t due_ns)
+uint64_t bench_due_ns(double number, double interval_ns, uint64_t grid_ns)
 {
-    struct timespec time = {.tv_sec = (time_t)(due_ns / BENCH_SECOND_NS), .tv_nsec = (long)(due_ns % BENCH_SECOND_NS)};
-    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &time, NULL) == EINTR) {
-    }
+    uint64_t due_ns = (uint64_t)(number * interval_ns);
+    return grid_ns > 0 ? due_ns - due_ns % grid_ns : due_ns;
 }
 
 void *bench_memory(size_t count, size_t bytes_each)

@@ -27,12 +27,15 @@ struct bench_option {
 void bench_options(int argc, char **argv, const struct bench_option *options, size_t option_count);
 
 uint64_t bench_now_ns(void);
-void bench_sleep_until_ns(uint64_t due_ns);
 void *bench_memory(size_t count, size_t bytes_each); /* zeroed */
 
 /* A connected, non-blocking stream socket on loopback (or still connecting), from a source address of 127/8 that
  * `spread` selects, so that tens of thousands of connections do not run out of ports. */
 int bench_connect(unsigned port, unsigned spread);
+
+/* When message `number` (from 0) of an open loop is due after the loop's start: number x interval_ns, moved back onto a
+ * grid of grid_ns (0: none). With a grid, messages come in small bursts and their sender wakes less often. */
+uint64_t bench_due_ns(double number, double interval_ns, uint64_t grid_ns);
 
 /* CPU time of other processes, all their threads, user and system, to the nanosecond. */
 struct bench_watch {

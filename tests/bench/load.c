@@ -155,7 +155,7 @@ static void run_open(struct load *load, double warmup, double seconds, struct in
         for (int i = 0; i < LATE_SENDS_MAX && due_ns <= now_ns && due_ns < load->end_ns; i++) {
             client_send(load, &load->clients[number % load->active_count], 1);
             number++;
-            due_ns = load->schedule_ns + (uint64_t)((double)number * load->interval_ns);
+            due_ns = load->schedule_ns + bench_due_ns((double)number, load->interval_ns, load->grid_ns);
         }
         turn(load, due_ns);
     }
@@ -257,6 +257,7 @@ int main(int argc, char **argv)
     double bytes = 128;
     double raw = 0;
     double storm = 0;
+    double grid_us = 0;
     const char *type = "text";
     const char *until = "queued";
     const char *watch = NULL;
@@ -268,6 +269,7 @@ int main(int argc, char **argv)
         {"idle", NULL, &idle},               /* connections more that send nothing */
         {"window", NULL, &window},           /* closed loop: messages in flight on each connection */
         {"rate", NULL, &load.rate},          /* open loop: messages a second over all connections */
+        {"grid-us", NULL, &grid_us},         /* open loop: messages are due together at multiples of it */
         {"seconds", NULL, &seconds},         /* measured */
         {"warmup", NULL, &warmup},           /* sent before, not measured */
         {"settle", NULL, &settle},           /* quiet time between connecting and sending */
@@ -285,6 +287,7 @@ int main(int argc, char **argv)
     load.active_count = (uint32_t)connections;
     load.idle_count = (uint32_t)idle;
     load.window = (uint32_t)window;
+    load.grid_ns = (uint64_t)(grid_us * 1000);
     load.raw = raw > 0;
     load.storm_count = (uint32_t)storm;
     load.until_stored = strcmp(until, "stored") == 0;

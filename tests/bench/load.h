@@ -97,6 +97,7 @@ struct load {
     uint64_t end_ns;
     uint64_t schedule_ns; /* open loop: intended time of message 0 */
     double interval_ns;
+    uint64_t grid_ns;
 
     struct counters counters;
     struct histogram queued;

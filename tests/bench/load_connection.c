@@ -142,7 +142,7 @@ uint64_t client_intended_ns(const struct load *load, const struct client *client
 {
     if (load->rate > 0) {
         double turn = (double)number * (double)load->active_count + (double)client->index;
-        return load->schedule_ns + (uint64_t)(turn * load->interval_ns);
+        return load->schedule_ns + bench_due_ns(turn, load->interval_ns, load->grid_ns);
     }
     return client->sent_ns[number % load->window];
 }

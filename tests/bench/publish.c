@@ -52,6 +52,7 @@ struct publisher {
 
     double rate;
     double interval_ns;
+    uint64_t grid_ns;
     uint64_t schedule_ns;
     uint64_t begin_ns;
     uint64_t end_ns;
@@ -142,7 +143,7 @@ static bool publish_one(struct publisher *publisher)
 static uint64_t intended_ns(const struct publisher *publisher, uint64_t tag)
 {
     if (publisher->rate > 0) {
-        return publisher->schedule_ns + (uint64_t)((double)(tag - 1) * publisher->interval_ns);
+        return publisher->schedule_ns + bench_due_ns((double)(tag - 1), publisher->interval_ns, publisher->grid_ns);
     }
     return publisher->sent_ns[tag % publisher->slot_count];
 }
@@ -428,6 +429,7 @@ int main(int argc, char **argv)
     double seconds = 5;
     double warmup = 1;
     double bytes = 128;
+    double grid_us = 0;
     const char *type = "text";
     const char *run = "bare";
     const char *watch = NULL;
@@ -439,6 +441,7 @@ int main(int argc, char **argv)
         {"queue", &publisher.queue, NULL},
         {"in-flight", NULL, &in_flight}, /* closed loop: unconfirmed at any time */
         {"rate", NULL, &publisher.rate}, /* open loop: messages a second */
+        {"grid-us", NULL, &grid_us},     /* open loop: messages are due together at multiples of it */
         {"seconds", NULL, &seconds},     /* measured */
         {"warmup", NULL, &warmup},       /* published before, not measured */
         {"bytes", NULL, &bytes},         /* of the client's message whose body is published */
@@ -450,6 +453,7 @@ int main(int argc, char **argv)
     if (publisher.queue == NULL || in_flight < 1) {
         bench_die("--queue is needed, and --in-flight begins at 1");
     }
+    publisher.grid_ns = (uint64_t)(grid_us * 1000);
     publisher_prepare(&publisher, type, run, (size_t)bytes);
     /* Open loop: as many may be unconfirmed as ten seconds bring. */
     publisher.slot_count = publisher.rate > 0 ? (uint64_t)(publisher.rate * 10) + 1024 : (uint64_t)in_flight * 4;
