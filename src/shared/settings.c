@@ -433,9 +433,12 @@ static bool refuse_pair(const struct loader *loader, const char *name, uint64_t 
 static bool check_pairs(const struct loader *loader, enum settings_program program)
 {
     const struct settings *settings = loader->settings;
-    uint64_t outbox_floor = UINT64_C(4) * settings->max_message_bytes;
+    /* A message's frame in the outbox: the body around the content, its ids and its route. */
+    enum { MESSAGE_OVERHEAD_BYTES = 1024 };
+    uint64_t outbox_floor = 4 * ((uint64_t)settings->max_message_bytes + MESSAGE_OVERHEAD_BYTES);
     if (program == SETTINGS_GATEWAY && settings->outbox_bytes < outbox_floor) {
-        return refuse_pair(loader, "OUTBOX_BYTES", settings->outbox_bytes, outbox_floor, "4 x MAX_MESSAGE_BYTES");
+        return refuse_pair(loader, "OUTBOX_BYTES", settings->outbox_bytes, outbox_floor,
+                           "4 x (MAX_MESSAGE_BYTES + 1024)");
     }
     if (program == SETTINGS_PROCESSOR && settings->processor_prefetch < settings->processor_batch) {
         return refuse_pair(loader, "PROCESSOR_PREFETCH", settings->processor_prefetch, settings->processor_batch,

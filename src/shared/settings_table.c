@@ -119,9 +119,8 @@ const struct setting settings_table[] = {
     {.name = "SESSION_POLICY",
      CHOICE(session_policy, "reject", "reject|takeover|takeover-stale"),
      .programs = SETTINGS_GATEWAY,
-     .help =
-         "When a client id connects a second time: refuse the newcomer, close the older one, or close the older one "
-         "only if it has been silent for HEARTBEAT_INTERVAL."},
+     .help = "When a client id connects again: refuse the newcomer, close the older one, or that only if it has been "
+             "silent for HEARTBEAT_INTERVAL."},
     {.name = "ROUTES",
      TEXT(routes, "text,voice,video -> messages"),
      .programs = SETTINGS_GATEWAY,

@@ -1,0 +1,544 @@
+/* SPDX-License-Identifier: MIT */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "guard_page.h"
+#include "settings.h"
+#include "text.h"
+
+enum { NAMES_MAX = 8 };
+
+/* A small environment: NAME=value texts. */
+static const char *environment[NAMES_MAX];
+static struct settings settings;
+static char error_memory[SETTINGS_ERROR_BYTES_MAX];
+static struct guard_page guard;
+
+static const char *look_up(void *context, const char *name)
+{
+    (void)context;
+    size_t bytes = strlen(name);
+    for (size_t index = 0; index < NAMES_MAX && environment[index] != NULL; index++) {
+        if (strncmp(environment[index], name, bytes) == 0 && environment[index][bytes] == '=') {
+            return environment[index] + bytes + 1;
+        }
+    }
+    return NULL;
+}
+
+static struct settings_sources sources_of(const char *env)
+{
+    return (struct settings_sources){.lookup = look_up,
+                                     .env_text = span_of(guard_page_put(&guard, env, strlen(env)), strlen(env)),
+                                     .env_name = ".env",
+                                     .host_name = "host-1"};
+}
+
+/* Loads with one value in the environment at most; the error line, or "" when there is none. */
+static const char *load(enum settings_program program, const char *env, const char *variable)
+{
+    environment[0] = variable;
+    environment[1] = program == SETTINGS_PROCESSOR && variable != NULL && strncmp(variable, "DATABASE_URL", 12) == 0
+                         ? NULL
+                         : "DATABASE_URL=postgresql://127.0.0.1/postern";
+    if (variable == NULL) {
+        environment[0] = environment[1];
+        environment[1] = NULL;
+    }
+    struct settings_sources sources = sources_of(env);
+    struct text error = text_in(error_memory, sizeof error_memory - 1);
+    bool good = settings_load(&settings, program, &sources, &error);
+    assert_false(error.truncated);
+    error_memory[error.used_bytes] = '\0';
+    assert_int_equal(good, error.used_bytes == 0);
+    assert_null(strchr(error_memory, '\n'));
+    return error_memory;
+}
+
+static void defaults_are_those_of_the_product(void **state)
+{
+    (void)state;
+    assert_string_equal(load(SETTINGS_GATEWAY, "", NULL), "");
+    assert_string_equal(settings.listen_address, "0.0.0.0");
+    assert_int_equal(settings.port, 8000);
+    assert_string_equal(settings.gateway_id, "host-1");
+    assert_string_equal(settings.rabbitmq_url, "amqp://guest:guest@127.0.0.1:5672");
+    assert_int_equal(settings.max_connections, 1024);
+    assert_int_equal(settings.max_message_bytes, 16384);
+    assert_int_equal(settings.handshake_timeout_ms, 10000);
+    assert_int_equal(settings.heartbeat_interval_s, 30);
+    assert_int_equal(settings.heartbeat_timeout_s, 10);
+    assert_int_equal(settings.heartbeat_mode, SETTINGS_HEARTBEAT_PING);
+    assert_int_equal(settings.session_policy, SETTINGS_SESSION_REJECT);
+    assert_string_equal(settings.routes, "text,voice,video -> messages");
+    assert_int_equal(settings.queue_type, SETTINGS_QUEUE_QUORUM);
+    assert_int_equal(settings.outbox_messages, 8192);
+    assert_true(settings.outbox_bytes == 8 * 1024 * 1024);
+    assert_int_equal(settings.publish_window, 1024);
+    assert_int_equal(settings.send_queue_bytes, 65536);
+    assert_int_equal(settings.drain_ms, 5000);
+    assert_int_equal(settings.poller, SETTINGS_POLLER_AUTO);
+    assert_int_equal(settings.amqp_heartbeat_s, 10);
+    assert_string_equal(settings.log_file, "logs/websocket.log");
+    assert_int_equal(settings.log_level, LOG_INFO);
+    assert_true(settings.log_max_bytes == 10 * 1024 * 1024);
+    assert_int_equal(settings.log_files, 5);
+    assert_false(settings.log_messages || settings.log_stdout);
+    assert_string_equal(settings.database_url, "");
+    assert_int_equal(settings.processor_batch, 0);
+
+    assert_string_equal(load(SETTINGS_PROCESSOR, "", NULL), "");
+    assert_string_equal(settings.database_url, "postgresql://127.0.0.1/postern");
+    assert_string_equal(settings.processor_queue, "messages");
+    assert_int_equal(settings.processor_batch, 500);
+    assert_int_equal(settings.processor_batch_ms, 20);
+    assert_int_equal(settings.processor_prefetch, 2000);
+    assert_string_equal(settings.log_file, "logs/message_processor.log");
+    assert_int_equal(settings.port, 0);
+    assert_int_equal(settings.origins[0], 0);
+}
+
+static void every_type_is_read(void **state)
+{
+    (void)state;
+    static const char env[] = "PORT=9000\nOUTBOX_BYTES=1G\nSEND_QUEUE_BYTES=8k\nMAX_MESSAGE_BYTES=1M\nLOG_MESSAGES=1\n"
+                              "HEARTBEAT_MODE=message\nSESSION_POLICY=takeover-stale\nQUEUE_TYPE=classic\n"
+                              "POLLER=epoll\nLOG_LEVEL=debug\nLOG_MAX_BYTES=16384\nGATEWAY_ID=gw-1.site_2\n"
+                              "LISTEN_ADDRESS=::1\nDRAIN_MS=0\nROUTES=text -> a; * -> b\n"
+                              "RABBITMQ_URL=amqp://a:b@one,amqp://a:b@two:5673/%2F\n";
+    assert_string_equal(load(SETTINGS_GATEWAY, env, NULL), "");
+    assert_int_equal(settings.port, 9000);
+    assert_true(settings.outbox_bytes == UINT64_C(1) << 30);
+    assert_int_equal(settings.send_queue_bytes, 8192);
+    assert_int_equal(settings.max_message_bytes, 1 << 20);
+    assert_true(settings.log_messages);
+    assert_int_equal(settings.heartbeat_mode, SETTINGS_HEARTBEAT_MESSAGE);
+    assert_int_equal(settings.session_policy, SETTINGS_SESSION_TAKEOVER_STALE);
+    assert_int_equal(settings.queue_type, SETTINGS_QUEUE_CLASSIC);
+    assert_int_equal(settings.poller, SETTINGS_POLLER_EPOLL);
+    assert_int_equal(settings.log_level, LOG_DEBUG);
+    assert_true(settings.log_max_bytes == 16384);
+    assert_string_equal(settings.gateway_id, "gw-1.site_2");
+    assert_string_equal(settings.listen_address, "::1");
+    assert_int_equal(settings.drain_ms, 0);
+    assert_string_equal(settings.routes, "text -> a; * -> b");
+    assert_string_equal(settings.rabbitmq_url, "amqp://a:b@one,amqp://a:b@two:5673/%2F");
+}
+
+static void the_environment_wins_and_empty_is_none(void **state)
+{
+    (void)state;
+    assert_string_equal(load(SETTINGS_GATEWAY, "PORT=9000\n", "PORT=9001"), "");
+    assert_int_equal(settings.port, 9001);
+    assert_string_equal(load(SETTINGS_GATEWAY, "PORT=9000\n", "PORT="), "");
+    assert_int_equal(settings.port, 9000);
+    assert_string_equal(load(SETTINGS_GATEWAY, "PORT=\n", "PORT="), "");
+    assert_int_equal(settings.port, 8000);
+}
+
+static void errors_name_place_name_value_and_range(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *env;
+        const char *variable;
+        const char *error;
+    } cases[] = {
+        {"\n\n# c\nPORT=99999\n", NULL, ".env:4: PORT=99999 is out of range: 1 to 65535"},
+        {"PORT=0", NULL, ".env:1: PORT=0 is out of range: 1 to 65535"},
+        {"", "PORT=65536", "environment: PORT=65536 is out of range: 1 to 65535"},
+        {"", "PORT=18446744073709551616", "environment: PORT=18446744073709551616 is out of range: 1 to 65535"},
+        {"", "PORT=-1", "environment: PORT=-1 is not a whole number: 1 to 65535"},
+        {"", "PORT=+1", "environment: PORT=+1 is not a whole number: 1 to 65535"},
+        {"", "PORT=8000 ", "environment: PORT=8000  is not a whole number: 1 to 65535"},
+        {"", "PORT=8k", "environment: PORT=8k is not a whole number: 1 to 65535"},
+        {"", "PORT=08000", "environment: PORT=08000 is not a whole number: 1 to 65535"},
+        {"", "PORT=0x50", "environment: PORT=0x50 is not a whole number: 1 to 65535"},
+        {"", "HEARTBEAT_INTERVAL=4000", "environment: HEARTBEAT_INTERVAL=4000 is out of range: 1 to 3600 s"},
+        {"", "OUTBOX_BYTES=2G", "environment: OUTBOX_BYTES=2G is out of range: 256K to 1G bytes"},
+        {"", "OUTBOX_BYTES=18446744073709551615K",
+         "environment: OUTBOX_BYTES=18446744073709551615K is out of range: 256K to 1G bytes"},
+        {"", "OUTBOX_BYTES=K",
+         "environment: OUTBOX_BYTES=K is not a whole number, or one with K, M or G: 256K to 1G bytes"},
+        {"", "OUTBOX_BYTES=8MB",
+         "environment: OUTBOX_BYTES=8MB is not a whole number, or one with K, M or G: 256K to 1G bytes"},
+        {"", "OUTBOX_BYTES=1.5M",
+         "environment: OUTBOX_BYTES=1.5M is not a whole number, or one with K, M or G: 256K to 1G bytes"},
+        {"LOG_MESSAGES=yes", NULL, ".env:1: LOG_MESSAGES=yes is not 0 or 1"},
+        {"HEARTBEAT_MODE=pong", NULL, ".env:1: HEARTBEAT_MODE=pong is none of: ping, message"},
+        {"HEARTBEAT_MODE=PING", NULL, ".env:1: HEARTBEAT_MODE=PING is none of: ping, message"},
+        {"HEARTBEAT_MODE=ping|message", NULL, ".env:1: HEARTBEAT_MODE=ping|message is none of: ping, message"},
+        {"GATEWAY_ID=a/b", NULL, ".env:1: GATEWAY_ID=a/b is not what it must be: 1 to 63 of A-Z a-z 0-9 . _ -"},
+        {"LISTEN_ADDRESS=localhost", NULL,
+         ".env:1: LISTEN_ADDRESS=localhost is not what it must be: a numeric IPv4 or IPv6 address"},
+        {"", "RABBITMQ_URL=http://u:secret@host", NULL},
+        {"", "ROUTES=a\nb", "environment: ROUTES holds a control character or is not UTF-8"},
+        {"", "ROUTES=\xff", "environment: ROUTES holds a control character or is not UTF-8"},
+        {"OUTBOX_BYTES=256K\nMAX_MESSAGE_BYTES=1M\n", NULL,
+         ".env:1: OUTBOX_BYTES=262144 must be at least 4198400: 4 x (MAX_MESSAGE_BYTES + 1024)"},
+        {"MAX_CONECTIONS=5", NULL, ".env:1: MAX_CONECTIONS is not a setting; did you mean MAX_CONNECTIONS?"},
+        {"port=5", NULL, ".env:1: port is not a setting; did you mean PORT?"},
+        {"PROT=5", NULL, ".env:1: PROT is not a setting; did you mean PORT?"},
+        {"HEARTBEAT_TIMOUT=5", NULL, ".env:1: HEARTBEAT_TIMOUT is not a setting; did you mean HEARTBEAT_TIMEOUT?"},
+        {"SOMETHING_ELSE=5", NULL, ".env:1: SOMETHING_ELSE is not a setting"},
+        {"A_NAME_THAT_IS_MUCH_LONGER_THAN_ANY_NAME_A_SETTING_HAS=5", NULL,
+         ".env:1: A_NAME_THAT_IS_MUCH_LONGER_THAN_ANY_NAME_A_SETTING_HAS is not a setting"},
+        {"PORT=1\nPORT=2", NULL, ".env:2: PORT is set a second time; the first is in line 1"},
+    };
+    for (size_t index = 0; index < sizeof cases / sizeof cases[0]; index++) {
+        const char *error = load(SETTINGS_GATEWAY, cases[index].env, cases[index].variable);
+        if (cases[index].error == NULL) {
+            assert_non_null(strstr(error, "environment: RABBITMQ_URL=http://u:***@host is wrong: "));
+        } else {
+            assert_string_equal(error, cases[index].error);
+        }
+    }
+}
+
+static void each_program_is_judged_by_its_own_settings(void **state)
+{
+    (void)state;
+    static const char env[] = "PROCESSOR_BATCH=none\nPORT=8000\n";
+    assert_string_equal(load(SETTINGS_GATEWAY, env, NULL), "");
+    assert_string_equal(load(SETTINGS_PROCESSOR, env, NULL),
+                        ".env:1: PROCESSOR_BATCH=none is not a whole number: 1 to 10000 messages");
+    static const char other[] = "PORT=none\nRABBITMQ_DEFAULT_USER=a\nPOSTGRES_PASSWORD='b c'\nCOMPOSE_FILE=x.yml\n"
+                                "DOCKER_BUILDKIT=1\n";
+    assert_string_equal(load(SETTINGS_PROCESSOR, other, NULL), "");
+    /* But a name that nobody knows is wrong whoever reads it. */
+    assert_string_equal(load(SETTINGS_PROCESSOR, "MAX_CONECTION=1", NULL),
+                        ".env:1: MAX_CONECTION is not a setting; did you mean MAX_CONNECTIONS?");
+}
+
+static void the_database_must_be_named(void **state)
+{
+    (void)state;
+    assert_string_equal(load(SETTINGS_PROCESSOR, "", "DATABASE_URL="),
+                        "environment: DATABASE_URL is not set; it has no default: "
+                        "postgresql://user:password@host:5432/database");
+    assert_string_equal(load(SETTINGS_PROCESSOR, "", "DATABASE_URL=mysql://u:secret@h/d"),
+                        "environment: DATABASE_URL=mysql://u:***@h/d is not a PostgreSQL URL: "
+                        "postgresql://user:password@host:5432/database");
+    assert_string_equal(load(SETTINGS_PROCESSOR, "", "DATABASE_URL=postgres://h/d"), "");
+    assert_string_equal(load(SETTINGS_PROCESSOR, "PROCESSOR_PREFETCH=10", NULL),
+                        ".env:1: PROCESSOR_PREFETCH=10 must be at least 500: PROCESSOR_BATCH");
+    assert_string_equal(load(SETTINGS_PROCESSOR, "PROCESSOR_BATCH=7", NULL), "");
+    assert_int_equal(settings.processor_prefetch, 28);
+}
+
+static void a_host_name_that_is_no_gateway_id_is_refused(void **state)
+{
+    (void)state;
+    environment[0] = NULL;
+    struct settings_sources sources = sources_of("");
+    sources.host_name = "my host";
+    struct text error = text_in(error_memory, sizeof error_memory);
+    assert_false(settings_load(&settings, SETTINGS_GATEWAY, &sources, &error));
+    assert_true(span_is(text_span(&error), "default: GATEWAY_ID is not set, and the host's name cannot stand for it: "
+                                           "1 to 63 of A-Z a-z 0-9 . _ -"));
+}
+
+/* The syntax of .env; ROUTES takes any text. */
+static void env_lines_are_read_as_docker_compose_does(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *line;
+        const char *value;
+    } cases[] = {
+        {"ROUTES=a", "a"},
+        {"ROUTES=a\r", "a"},
+        {"\xef\xbb\xbfROUTES=a", "a"},
+        {"  ROUTES = a b \t", "a b"},
+        {"export ROUTES=a", "a"},
+        {"export\tROUTES=a", "a"},
+        {"ROUTES=a # comment", "a"},
+        {"ROUTES=a#b", "a#b"},
+        {"ROUTES=a\t#b", "a"},
+        {"ROUTES='a # b'", "a # b"},
+        {"ROUTES='a $HOME \\n \"'  # c", "a $HOME \\n \""},
+        {"ROUTES=\"a # b\"", "a # b"},
+        {"ROUTES=\"\\\\ \\\" \\$ '\"", "\\ \" $ '"},
+        {"ROUTES=a\"b'c", "a\"b'c"},
+        {"ROUTES=a\\nb", "a\\nb"},
+        {"ROUTES=a=b", "a=b"},
+        {"ROUTES=$NAME", "value"},
+        {"ROUTES=x${NAME}y$NAME", "xvalueyvalue"},
+        {"ROUTES=\"x${NAME}\"", "xvalue"},
+        {"ROUTES='${NAME}'", "${NAME}"},
+        {"ROUTES=${NAME:-other}", "value"},
+        {"ROUTES=${NONE:-other one}", "other one"},
+        {"ROUTES=${NONE-other}", "other"},
+        {"ROUTES=${EMPTY:-other}", "other"},
+        {"ROUTES=a${EMPTY-other}", "a"},
+        {"ROUTES=${NONE:-}a", "a"},
+        {"ROUTES=$$NAME", "$NAME"},
+        {"ROUTES=a ${EMPTY} b", "a  b"},
+        {"POSTGRES_USER=me\nROUTES=${POSTGRES_USER}", "me"},
+        {"GATEWAY_ID=g\nROUTES=\"${GATEWAY_ID}\"", "g"},
+        {"\n\n   \n# ROUTES=b\n   # x\nROUTES=a\n\n", "a"},
+        {"ROUTES=caf\xc3\xa9", "caf\xc3\xa9"},
+    };
+    for (size_t index = 0; index < sizeof cases / sizeof cases[0]; index++) {
+        environment[0] = "NAME=value";
+        environment[1] = "EMPTY=";
+        environment[2] = NULL;
+        struct settings_sources sources = sources_of(cases[index].line);
+        struct text error = text_in(error_memory, sizeof error_memory);
+        if (!settings_load(&settings, SETTINGS_GATEWAY, &sources, &error)) {
+            fail_msg("%s: %.*s", cases[index].line, (int)error.used_bytes, error_memory);
+        }
+        assert_string_equal(settings.routes, cases[index].value);
+    }
+}
+
+static void wrong_env_lines_are_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *line;
+        const char *error;
+    } cases[] = {
+        {"ROUTES", ".env:1: not of the form NAME=value"},
+        {"ROUTES: a", ".env:1: not of the form NAME=value"},
+        {"=a", ".env:1: not of the form NAME=value"},
+        {"\n1A=b", ".env:2: not of the form NAME=value"},
+        {"A-B=c", ".env:1: not of the form NAME=value"},
+        {"export", ".env:1: not of the form NAME=value"},
+        {"export =a", ".env:1: not of the form NAME=value"},
+        {"ROUTES='a", ".env:1: a ' without a second one"},
+        {"ROUTES=\"a", ".env:1: a \" without a second one"},
+        {"ROUTES=\"a\\\"", ".env:1: a \" without a second one"},
+        {"ROUTES=\"a\nb\"", ".env:1: a \" without a second one"},
+        {"ROUTES='a'b", ".env:1: something behind the closing quote"},
+        {"ROUTES='a'#b", ".env:1: something behind the closing quote"},
+        {"ROUTES=\"a\\q\"", ".env:1: an escape other than \\\\ \\\" \\$ \\n \\r \\t"},
+        {"ROUTES=\"a\\", ".env:1: an escape other than \\\\ \\\" \\$ \\n \\r \\t"},
+        {"ROUTES=\"a\\nb\"", ".env:1: ROUTES holds a control character or is not UTF-8"},
+        {"ROUTES=$", ".env:1: a $ that names no variable; write $$ for a dollar sign"},
+        {"ROUTES=5$ ", ".env:1: a $ that names no variable; write $$ for a dollar sign"},
+        {"ROUTES=${}", ".env:1: a $ that names no variable; write $$ for a dollar sign"},
+        {"ROUTES=${NAME", ".env:1: a form of ${...} other than ${NAME}, ${NAME-default} and ${NAME:-default}"},
+        {"ROUTES=${NAME:?x}", ".env:1: a form of ${...} other than ${NAME}, ${NAME-default} and ${NAME:-default}"},
+        {"ROUTES=${NAME+x}", ".env:1: a form of ${...} other than ${NAME}, ${NAME-default} and ${NAME:-default}"},
+        {"ROUTES=${NONE:-x", ".env:1: a ${ without its }"},
+        {"ROUTES=${NONE:-$NAME}", ".env:1: a ${ without its }"},
+        {"ROUTES=$NONE", ".env:1: ${NONE} is not set"},
+        {"ROUTES=$GATEWAY_ID\nGATEWAY_ID=a", ".env:1: ${GATEWAY_ID} is not set"},
+    };
+    for (size_t index = 0; index < sizeof cases / sizeof cases[0]; index++) {
+        assert_string_equal(load(SETTINGS_GATEWAY, cases[index].line, "NAME=value"), cases[index].error);
+    }
+    struct settings_sources sources = sources_of("");
+    struct text error = text_in(error_memory, sizeof error_memory);
+    sources.env_text = (struct span)SPAN("PORT=1\nROUTES=a\0b\n");
+    assert_false(settings_load(&settings, SETTINGS_GATEWAY, &sources, &error));
+    assert_true(span_is(text_span(&error), ".env:2: a zero byte"));
+}
+
+static void long_values_are_refused_or_fit(void **state)
+{
+    (void)state;
+    static char env[SETTINGS_TEXT_BYTES_MAX + 32];
+    for (size_t bytes = SETTINGS_TEXT_BYTES_MAX - 1; bytes <= SETTINGS_TEXT_BYTES_MAX + 1; bytes++) {
+        size_t name_bytes = (size_t)snprintf(env, sizeof env, "ROUTES=");
+        memset(env + name_bytes, 'a', bytes);
+        env[name_bytes + bytes] = '\0';
+        const char *error = load(SETTINGS_GATEWAY, env, NULL);
+        assert_string_equal(error, bytes <= SETTINGS_TEXT_BYTES_MAX ? "" : ".env:1: ROUTES is longer than 1023 bytes");
+        /* The same from the environment; the message shows only its beginning. */
+        error = load(SETTINGS_GATEWAY, "", env);
+        assert_int_equal(error[0] != '\0', bytes > SETTINGS_TEXT_BYTES_MAX);
+        assert_true(strlen(error) < 300);
+    }
+    static const char name[] = "GATEWAY_LOG_FILE=";
+    memcpy(env, name, sizeof name);
+    memset(env + sizeof name - 1, 'p', 256);
+    env[sizeof name - 1 + 256] = '\0';
+    assert_non_null(strstr(load(SETTINGS_GATEWAY, "", env), "... is too long: 1 to 255 bytes"));
+    env[sizeof name - 1 + 255] = '\0';
+    assert_string_equal(load(SETTINGS_GATEWAY, "", env), "");
+}
+
+static const char *masked(const char *url)
+{
+    static char memory[1024];
+    struct text text = text_in(memory, sizeof memory - 1);
+    settings_mask_url(&text, span_text(url));
+    memory[text.used_bytes] = '\0';
+    return memory;
+}
+
+static void passwords_within_urls_are_masked(void **state)
+{
+    (void)state;
+    assert_string_equal(masked("amqp://user:secret@host:5672/v"), "amqp://user:***@host:5672/v");
+    assert_string_equal(masked("amqp://user@host"), "amqp://user@host");
+    assert_string_equal(masked("amqp://host:5672/v"), "amqp://host:5672/v");
+    assert_string_equal(masked("amqp://:secret@host"), "amqp://:***@host");
+    assert_string_equal(masked("amqp://u:s1@h1,amqp://u:s2@h2"), "amqp://u:***@h1,amqp://u:***@h2");
+    assert_string_equal(masked("amqp://h1,amqp://u:s2@h2"), "amqp://h1,amqp://u:***@h2");
+    assert_string_equal(masked("postgresql://u:s@h1:1,h2:2/db?x=1"), "postgresql://u:***@h1:1,h2:2/db?x=1");
+    assert_string_equal(masked("postgresql://h/db?password=s&user=u"), "postgresql://h/db?password=***&user=u");
+    assert_string_equal(masked("postgresql://h/db?user=u&password=s"), "postgresql://h/db?user=u&password=***");
+    assert_string_equal(masked("postgresql://u:a@h/db?password=b&sslpassword=c"),
+                        "postgresql://u:***@h/db?password=***&sslpassword=***");
+    /* Passwords that should have been percent-encoded stay hidden too. */
+    assert_string_equal(masked("amqp://u:se@cr@et@h"), "amqp://u:***@h");
+    assert_string_equal(masked("amqp://u:se/cr,et@h/v"), "amqp://u:***@h/v");
+    assert_string_equal(masked("user:secret@host"), "user:***@host");
+    assert_string_equal(masked(""), "");
+}
+
+static void what_is_printed_can_be_read_again(void **state)
+{
+    (void)state;
+    static char printed[16 * 1024];
+    static char again[16 * 1024];
+    assert_string_equal(load(SETTINGS_GATEWAY, "\nPORT=9000\nLOG_MESSAGES=1\nPOLLER=poll\n", "DRAIN_MS=7"), "");
+    struct settings_sources sources = sources_of("");
+    struct text text = text_in(printed, sizeof printed - 1);
+    settings_print(&settings, &sources, &text);
+    assert_false(text.truncated);
+    printed[text.used_bytes] = '\0';
+    assert_non_null(strstr(printed, "\nPORT=9000 # .env:2\n"));
+    assert_non_null(strstr(printed, "\nLOG_MESSAGES=1 # .env:3\n"));
+    assert_non_null(strstr(printed, "\nPOLLER=poll # .env:4\n"));
+    assert_non_null(strstr(printed, "\nDRAIN_MS=7 # environment\n"));
+    assert_non_null(strstr(printed, "\nOUTBOX_BYTES=8388608 # default\n"));
+    assert_non_null(strstr(printed, "\nGATEWAY_ID=host-1 # default\n"));
+    assert_non_null(strstr(printed, "RABBITMQ_URL=amqp://guest:***@127.0.0.1:5672 # default\n"));
+    assert_null(strstr(printed, "PROCESSOR"));
+    assert_null(strstr(printed, "POSTGRES"));
+    struct settings before = settings;
+    assert_string_equal(load(SETTINGS_GATEWAY, printed, NULL), "");
+    assert_int_equal(settings.port, before.port);
+    assert_int_equal(settings.drain_ms, before.drain_ms);
+    assert_string_equal(settings.routes, before.routes);
+    struct text second = text_in(again, sizeof again);
+    settings_print(&settings, &sources, &second);
+    assert_false(second.truncated);
+
+    assert_string_equal(load(SETTINGS_PROCESSOR, "", "DATABASE_URL=postgresql://u:secret@h/d"), "");
+    text = text_in(printed, sizeof printed - 1);
+    settings_print(&settings, &sources, &text);
+    printed[text.used_bytes] = '\0';
+    assert_non_null(strstr(printed, "DATABASE_URL=postgresql://u:***@h/d # environment\n"));
+    assert_non_null(strstr(printed, "PROCESSOR_PREFETCH=2000 # default\n"));
+    assert_null(strstr(printed, "secret"));
+}
+
+static const char *read_source(const char *name)
+{
+    static char contents[64 * 1024];
+    char path[1024];
+    (void)snprintf(path, sizeof path, "%s/%s", POSTERN_SOURCE_DIR, name);
+    FILE *file = fopen(path, "rb");
+    if (file == NULL) {
+        fail_msg("%s is missing", path);
+    }
+    size_t bytes = fread(contents, 1, sizeof contents - 1, file);
+    (void)fclose(file);
+    contents[bytes] = '\0';
+    return contents;
+}
+
+static void the_template_is_made_from_the_table(void **state)
+{
+    (void)state;
+    static char made[32 * 1024];
+    struct text text = text_in(made, sizeof made - 1);
+    settings_template(&text);
+    assert_false(text.truncated);
+    made[text.used_bytes] = '\0';
+    if (strcmp(read_source(".env.template"), made) != 0) {
+        fail_msg(".env.template differs from the table: run settings_table template > .env.template");
+    }
+}
+
+static void the_readme_has_the_table(void **state)
+{
+    (void)state;
+    static char made[32 * 1024];
+    struct text text = text_in(made, sizeof made - 1);
+    settings_markdown(&text);
+    assert_false(text.truncated);
+    made[text.used_bytes] = '\0';
+    const char *start = strstr(read_source("README.md"), "<!-- settings -->\n");
+    assert_non_null(start);
+    start += strlen("<!-- settings -->\n");
+    const char *end = strstr(start, "<!-- /settings -->");
+    assert_non_null(end);
+    if ((size_t)(end - start) != text.used_bytes || memcmp(start, made, text.used_bytes) != 0) {
+        fail_msg("README.md's table of settings differs: put there what settings_table markdown prints");
+    }
+}
+
+/* Every line of the template, with its # taken away, loads for both programs, and gives the defaults. */
+static void the_template_loads(void **state)
+{
+    (void)state;
+    static char env[32 * 1024];
+    size_t bytes = 0;
+    unsigned settings_count = 0;
+    const char *at = read_source(".env.template");
+    while (*at != '\0') {
+        size_t line_bytes = strcspn(at, "\n");
+        bool setting = at[0] == '#' && at[1] >= 'A' && at[1] <= 'Z';
+        size_t skipped = setting ? 1 : 0;
+        settings_count += setting ? 1 : 0;
+        memcpy(env + bytes, at + skipped, line_bytes - skipped);
+        bytes += line_bytes - skipped;
+        env[bytes++] = '\n';
+        at += line_bytes + (at[line_bytes] == '\n' ? 1 : 0);
+    }
+    env[bytes] = '\0';
+    assert_true(settings_count > 35);
+    assert_string_equal(load(SETTINGS_GATEWAY, env, "UNUSED="), "");
+    assert_int_equal(settings.port, 8000);
+    assert_string_equal(settings.routes, "text,voice,video -> messages");
+    assert_string_equal(load(SETTINGS_PROCESSOR, env, "DATABASE_URL="), "");
+    assert_string_equal(settings.database_url, "postgresql://postern:postern@127.0.0.1:5432/postern");
+}
+
+static int open_guard(void **state)
+{
+    (void)state;
+    guard_page_open(&guard, SETTINGS_ENV_BYTES_MAX);
+    return 0;
+}
+
+static int close_guard(void **state)
+{
+    (void)state;
+    guard_page_close(&guard);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(defaults_are_those_of_the_product),
+        cmocka_unit_test(every_type_is_read),
+        cmocka_unit_test(the_environment_wins_and_empty_is_none),
+        cmocka_unit_test(errors_name_place_name_value_and_range),
+        cmocka_unit_test(each_program_is_judged_by_its_own_settings),
+        cmocka_unit_test(the_database_must_be_named),
+        cmocka_unit_test(a_host_name_that_is_no_gateway_id_is_refused),
+        cmocka_unit_test(env_lines_are_read_as_docker_compose_does),
+        cmocka_unit_test(wrong_env_lines_are_refused),
+        cmocka_unit_test(long_values_are_refused_or_fit),
+        cmocka_unit_test(passwords_within_urls_are_masked),
+        cmocka_unit_test(what_is_printed_can_be_read_again),
+        cmocka_unit_test(the_template_is_made_from_the_table),
+        cmocka_unit_test(the_readme_has_the_table),
+        cmocka_unit_test(the_template_loads),
+    };
+    return cmocka_run_group_tests(tests, open_guard, close_guard);
+}
