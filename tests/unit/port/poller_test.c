@@ -320,7 +320,7 @@ static void test_a_wake_does_not_hide_events(void **state)
     close_pair(port, pair);
 }
 
-enum { WAKES = 100000 };
+enum { WAKES = 200000 };
 
 struct waker {
     struct port *port;
