@@ -90,6 +90,7 @@ class Process:
         self.user = user  # (uid, gid) or None for our own
         self.death_signal = death_signal
         self.popen = None
+        self.asked_to_end = False
 
     @property
     def pid(self):
@@ -98,6 +99,7 @@ class Process:
     def start(self):
         if self.alive():
             raise Failure(f"{self.name} runs already")
+        self.asked_to_end = False
         self.output.parent.mkdir(parents=True, exist_ok=True)
         prefix = ["setpriv", "--pdeathsig", self.death_signal]
         if self.user:
@@ -120,6 +122,7 @@ class Process:
     def send_signal(self, number):
         if self.alive():
             os.kill(self.pid, number)
+            self.asked_to_end = self.asked_to_end or number == signal.SIGTERM
 
     def wait(self, timeout_s=30.0):
         """The exit code (negative: the signal); Failure when it does not end in time."""
@@ -142,10 +145,12 @@ class Process:
             self.wait()
 
     def end(self, number=signal.SIGTERM, timeout_s=30.0):
-        """Asks the process to end; kills it when it does not. Returns the exit code."""
+        """Asks the process to end, unless it was asked before (asked twice, our programs stop at once); kills it when
+        it does not. Returns the exit code."""
         if self.popen is None:
             return None
-        self.send_signal(number)
+        if number != signal.SIGTERM or not self.asked_to_end:
+            self.send_signal(number)
         self.cont()
         try:
             return self.wait(timeout_s)
