@@ -46,9 +46,13 @@ class _WebSocketLibrary:
         self.socket.send(data, self.module.ABNF.OPCODE_BINARY if binary else self.module.ABNF.OPCODE_TEXT)
 
     def receive(self, timeout_s):
-        self.socket.settimeout(timeout_s)
+        deadline = time.monotonic() + timeout_s
         try:
-            opcode, data = self.socket.recv_data()
+            # Control frames come back too (they are answered all the same), so that pings do not prolong the wait.
+            opcode, data = self.module.ABNF.OPCODE_PING, b""
+            while opcode in (self.module.ABNF.OPCODE_PING, self.module.ABNF.OPCODE_PONG):
+                self.socket.settimeout(max(0.001, deadline - time.monotonic()))
+                opcode, data = self.socket.recv_data(control_frame=True)
         except self.module.WebSocketTimeoutException:
             raise Silence(f"nothing within {timeout_s} s") from None
         except (self.module.WebSocketConnectionClosedException, ConnectionError) as error:
