@@ -155,7 +155,7 @@ static enum amqp_url_error parse_one(struct cursor *cursor, struct span url, str
     size_t slash = find(rest, '/');
     struct span authority = span_of(rest.data, slash);
     enum amqp_url_error error = AMQP_URL_OK;
-    if (slash < rest.bytes) {
+    if (slash + 1 < rest.bytes) {
         error = parse_vhost(cursor, from(rest, slash + 1), broker);
     }
     size_t at = authority.bytes;

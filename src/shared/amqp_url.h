@@ -4,8 +4,8 @@
  *     amqp://user:password@host:5672/vhost,amqp://user:password@other/vhost
  *
  * User, password and vhost are percent-decoded (RFC 3986 section 2.1); without them they are guest, guest and "/",
- * and the port is 5672. "amqp://host/" names the vhost "" (an empty one), "amqp://host" and "amqp://host/%2F" name
- * "/", as RabbitMQ's URI specification has it. IPv6 addresses stand in brackets.
+ * and the port is 5672. The vhost "/" is what "amqp://host", "amqp://host/" and "amqp://host/%2F" name. IPv6 addresses
+ * stand in brackets.
  *
  * Invariant: a list that parsed holds 1 to AMQP_BROKERS_MAX brokers, all texts terminated. Memory: the caller's.
  * Thread: any one. */
