@@ -21,6 +21,7 @@ void byte_ring_init(struct byte_ring *ring, struct arena *arena, const char *wha
 
 uint8_t *byte_ring_take(struct byte_ring *ring, size_t bytes)
 {
+    CHECK(bytes > 0);
     if (bytes > ring->capacity_bytes)
         return NULL;
     const size_t wanted = aligned(bytes);

@@ -24,7 +24,7 @@ enum { BYTE_RING_ALIGN_BYTES = 8 }; /* of each piece */
 
 void byte_ring_init(struct byte_ring *ring, struct arena *arena, const char *what, size_t capacity_bytes);
 
-/* A stretch of `bytes` bytes (0 too) with undefined contents; NULL when there is no room now. A piece of at most
+/* A stretch of `bytes` bytes (at least 1) with undefined contents; NULL when there is no room now. A piece of at most
  * capacity_bytes always fits into an empty ring. `head` is its end. */
 uint8_t *byte_ring_take(struct byte_ring *ring, size_t bytes);
 

@@ -8,8 +8,8 @@
 enum {
     DIGITS_BEFORE_MAX = 131072,
     DIGITS_AFTER_MAX = 16383,
-    SHORT_BYTES = 1000,               /* without an exponent, a number this short always fits */
-    EXPONENT_MAX = 1024 * 1024 * 1024 /* beyond it numeric's parser gives up, whatever the digits */
+    SHORT_BYTES = 1000,             /* without an exponent, a number this short always fits */
+    EXPONENT_BOUND = INT32_MAX / 2, /* from it on numeric's parser gives up, whatever the digits */
 };
 
 static bool is_digit(uint8_t byte)
@@ -17,7 +17,7 @@ static bool is_digit(uint8_t byte)
     return byte >= '0' && byte <= '9';
 }
 
-/* Reads the exponent at `at` (after the e). False when it is beyond EXPONENT_MAX. */
+/* Reads the exponent at `at` (after the e). False when it is EXPONENT_BOUND or more. */
 static bool read_exponent(struct span number, size_t at, int64_t *exponent)
 {
     const bool is_negative = number.data[at] == '-';
@@ -26,7 +26,7 @@ static bool read_exponent(struct span number, size_t at, int64_t *exponent)
     int64_t value = 0;
     for (; at < number.bytes; at++) {
         value = value * 10 + (number.data[at] - '0');
-        if (value > EXPONENT_MAX)
+        if (value >= EXPONENT_BOUND)
             return false;
     }
     *exponent = is_negative ? -value : value;
