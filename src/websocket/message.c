@@ -85,7 +85,6 @@ static struct message_event begin_frame(struct message_reader *reader, struct sp
     }
     if (header.opcode == FRAME_TEXT || header.opcode == FRAME_BINARY) {
         reader->message_opcode = header.opcode;
-        utf8_init(&reader->utf8);
     }
     reader->header_used_bytes = 0;
     reader->part.frame.left_bytes = (uint32_t)header.payload_bytes;

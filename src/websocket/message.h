@@ -37,7 +37,7 @@ struct message_reader {
     uint8_t frame_opcode;   /* of the frame whose payload is cut, with READER_IN_FRAME and READER_FINAL */
     uint8_t message_opcode; /* text or binary while a fragmented message is open, else 0 */
     uint8_t state;
-    struct utf8 utf8;
+    struct utf8 utf8;       /* of the open text message; between messages nothing is pending */
     uint32_t message_bytes; /* of the open message that stand in the buffer */
 };
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Every way a connection ends, from within callbacks too. */
+#include "aborts.h"
 #include "net_fixture.h"
 
 static void close_self(struct net *net, struct connection_handle connection, const uint8_t *data, size_t bytes)
@@ -392,6 +393,59 @@ static void test_many_come_and_go(void **state)
     net_close(&net);
 }
 
+/* A port may say only that it is over. */
+static void test_hangup_without_data(void **state)
+{
+    (void)state;
+    struct net net;
+    net_open(&net, net_options());
+    int client = client_open(&net);
+    (void)net_events(&net);
+    struct port_event event = {(uint64_t)NET_TAG << 56 | (uint64_t)net.last.generation << 32 | net.last.index,
+                               PORT_HANGUP};
+    server_on_event(&net.server, &event, net.server.now_ms);
+    server_flush(&net.server, net.server.now_ms);
+    assert_string_equal(net_events(&net), "closed 0 lost 1006\n");
+    client_close(client);
+    net_close(&net);
+}
+
+static void flush_in_handler(void *argument)
+{
+    struct net *net = argument;
+    server_flush(&net->server, 0);
+}
+
+static void resume_in_handler(void *argument)
+{
+    struct net *net = argument;
+    server_resume(&net->server, 0);
+}
+
+static bool checked;
+
+static void try_forbidden_calls(struct net *net, struct connection_handle connection, const uint8_t *data, size_t bytes)
+{
+    (void)connection;
+    (void)data;
+    (void)bytes;
+    checked = aborts(flush_in_handler, net) && aborts(resume_in_handler, net);
+}
+
+static void test_what_handlers_may_not_call(void **state)
+{
+    (void)state;
+    struct net net;
+    net_open(&net, net_options());
+    net.in_message = try_forbidden_calls;
+    int client = client_open(&net);
+    client_send_text(&net, client, "x");
+    NET_UNTIL(&net, net.server.counters.messages_received == 1);
+    assert_true(checked);
+    client_close(client);
+    net_close(&net);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -410,6 +464,8 @@ int main(void)
         cmocka_unit_test(test_long_reason),
         cmocka_unit_test(test_broken_peer_that_goes_on_sending),
         cmocka_unit_test(test_many_come_and_go),
+        cmocka_unit_test(test_hangup_without_data),
+        cmocka_unit_test(test_what_handlers_may_not_call),
     };
     return net_run("ending", tests, sizeof tests / sizeof tests[0]);
 }

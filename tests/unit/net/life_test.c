@@ -30,6 +30,7 @@ static void test_open_talk_leave(void **state)
     client_send(&net, client, close_frame, client_frame(close_frame, 0x88, "\x0f\xa1", 2));
     client_expect_close(&net, client, 4001);
     client_expect_end(&net, client);
+    assert_int_equal(net.server.connection_count, 1); /* it ended its side in order, and waits for ours */
     assert_string_equal(net_events(&net), "closed 0 peer 4001\n");
     assert_false(connection_is_open(&net.server, net.last));
     client_close(client);

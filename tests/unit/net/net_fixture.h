@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* A server on loopback over the real port, driven turn by turn, with clients in the same thread. Time is the real clock
- * plus what a test adds to it. What the server says is written down, a line a callback. */
+/* A server on loopback over the real port, driven turn by turn, with clients in the same thread. Time passes only when
+ * a test says so, so that nothing comes about by a deadline unnoticed. What the server says is written down, a line a
+ * callback. */
 #ifndef POSTERN_TESTS_NET_FIXTURE_H
 #define POSTERN_TESTS_NET_FIXTURE_H
 

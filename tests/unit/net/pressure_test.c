@@ -153,12 +153,20 @@ static void test_pressure_within_a_message(void **state)
     memset(payload, 'm', sizeof payload);
     size_t bytes = client_frame(frame, 0x82, payload, sizeof payload);
     client_send(&net, client, frame, 100);
-    NET_UNTIL(&net, net.server.buffers.used_count == 1);
+    NET_UNTIL(&net, net.server.partial.count == 1);
+    net.readable = false;
+    client_send(&net, client, frame + 100, 100);
+    NET_UNTIL(&net, net.server.waiting.count == 1);
+    assert_int_equal(net.server.partial.count, 0); /* it may not be evicted for being slow now */
+    net.readable = true;
+    server_resume(&net.server, net.server.now_ms);
+    assert_int_equal(net.server.partial.count, 1);
     net.readable = false;
     bytes += client_frame(frame + bytes, 0x81, "next", 4);
-    client_send(&net, client, frame + 100, bytes - 100);
+    client_send(&net, client, frame + 200, bytes - 200);
     NET_UNTIL(&net, connection_is_paused(&net.server, net.last));
-    assert_string_equal(net_events(&net), "pressure 0\n");
+    assert_int_equal(net.server.partial.count, 0);
+    assert_string_equal(net_events(&net), "pressure 0\npressure 0\n");
     net.readable = true;
     server_resume(&net.server, net.server.now_ms);
     assert_string_equal(net_events(&net), "binary 0 mmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmm\ntext 0 next\n");
@@ -255,7 +263,8 @@ static void test_closing_while_held(void **state)
     assert_int_equal(net.server.buffers.used_count, 0);
     client_send(&net, client, frames + second_at + 5, bytes - second_at - 5);
     net_settle(&net);
-    assert_int_equal(net.server.connection_count, 1); /* the peer's close frame is awaited */
+    uint8_t byte;
+    assert_int_equal(client_read(client, &byte, 1), 0); /* no end yet: the peer's close frame is awaited */
     client_send(&net, client, frames, client_frame(frames, 0x88, "\x03\xf4", 2));
     client_expect_end(&net, client);
     assert_string_equal(net_events(&net), "pressure 0\nclosed 0 owner 1012\n");
@@ -286,11 +295,15 @@ static void test_peer_that_never_reads(void **state)
     }
     assert_int_equal(result, CONNECTION_FULL);
     assert_int_equal(net.server.counters.sends_full, 1);
-    assert_true(connection_queued_bytes(&net.server, net.last) > 16384 - 1100);
+    part.bytes = 1;
+    while (connection_send_text(&net.server, net.last, &part, 1) == CONNECTION_OK) {
+    }
+    assert_true(connection_queued_bytes(&net.server, net.last) > 16384 - 3);
     assert_true(net.interest_changes <= 2 + sent / 8);
     /* A close frame finds its place even so; the time to read it is bounded. */
+    uint32_t queued_bytes = connection_queued_bytes(&net.server, net.last);
     connection_close(&net.server, net.last, 1008, span_text("slow"));
-    assert_true(connection_queued_bytes(&net.server, net.last) > 16384 - 1100 + 2);
+    assert_int_equal(connection_queued_bytes(&net.server, net.last), queued_bytes + 2 + 2 + 4);
     net_turn(&net);
     assert_string_equal(net_events(&net), "closed 0 owner 1008\n");
     net_settle(&net);
@@ -366,6 +379,31 @@ static void test_chunks_run_short_within_a_turn(void **state)
     net_close(&net);
 }
 
+/* More is written in a turn than a connection's queue holds, to a peer that reads. */
+static void test_queue_runs_full_within_a_turn(void **state)
+{
+    (void)state;
+    struct net net;
+    struct server_options options = net_options();
+    options.send_queue_bytes = 1000;
+    net_open(&net, options);
+    int client = client_open(&net);
+    struct span part =
+        span_text("a tenth of what the queue can hold, and not a byte more, so that it is full after ten of "
+                  "them");
+    for (int index = 0; index < 100; index++) {
+        assert_int_equal(connection_send_text(&net.server, net.last, &part, 1), CONNECTION_OK);
+        assert_true(connection_queued_bytes(&net.server, net.last) <= 1000);
+    }
+    for (int index = 0; index < 100; index++) {
+        char text[128];
+        (void)snprintf(text, sizeof text, "%.*s", (int)part.bytes, (const char *)part.data);
+        client_expect_text(&net, client, text);
+    }
+    client_close(client);
+    net_close(&net);
+}
+
 static void test_oldest_partial_gives_way(void **state)
 {
     (void)state;
@@ -420,6 +458,7 @@ int main(void)
         cmocka_unit_test(test_peer_that_never_reads),
         cmocka_unit_test(test_peer_that_reads_late),
         cmocka_unit_test(test_chunks_run_short_within_a_turn),
+        cmocka_unit_test(test_queue_runs_full_within_a_turn),
         cmocka_unit_test(test_oldest_partial_gives_way),
     };
     return net_run("pressure", tests, sizeof tests / sizeof tests[0]);
