@@ -52,7 +52,7 @@ struct walk {
 static size_t slot_count_for(size_t text_bytes_max)
 {
     /* A member takes at least five bytes: `"":1,`. Half of the slots stay empty. */
-    size_t slots = 2 * MEMBERS_COMPARED_MAX;
+    size_t slots = (size_t)2 * MEMBERS_COMPARED_MAX;
     while (slots < 2 * (text_bytes_max / 5 + 1)) {
         slots *= 2;
     }
@@ -180,9 +180,9 @@ static unsigned name_mark(struct span name)
     if (name.bytes == 0) {
         return 0;
     }
-    return (unsigned)(name.bytes * 31 + name.data[0] * 7U + name.data[name.bytes / 2] * 3U +
-                      name.data[name.bytes - 1]) %
-           64;
+    size_t mixed =
+        name.bytes * 31 + (size_t)name.data[0] * 7 + (size_t)name.data[name.bytes / 2] * 3 + name.data[name.bytes - 1];
+    return (unsigned)(mixed % 64);
 }
 
 /* The later one of two members with one name, or JSON_NONE. A name is compared with those before it only if one of
@@ -207,7 +207,7 @@ static size_t find_duplicate_among_few(struct json *json, size_t object)
 
 static size_t find_duplicate_by_hash(struct json *json, size_t object)
 {
-    size_t mask = 2 * MEMBERS_COMPARED_MAX;
+    size_t mask = (size_t)2 * MEMBERS_COMPARED_MAX;
     while (mask < 2 * json_child_count(json, object)) {
         mask *= 2;
     }

@@ -88,7 +88,11 @@ static void write_reason(struct text *text, struct span reason)
     text_string(text, ",\"reason\":\"");
     for (size_t index = 0; index < bytes; index++) {
         uint8_t byte = reason.data[index];
-        text_char(text, is_plain(byte) ? (char)byte : byte == '"' ? '\'' : '?');
+        if (is_plain(byte)) {
+            text_char(text, (char)byte);
+        } else {
+            text_string(text, byte == '"' ? "'" : "?");
+        }
     }
     text_char(text, '"');
 }

@@ -60,7 +60,7 @@ static void write_value(struct text *out, const struct setting *row, struct span
     }
     for (size_t index = 0; index < masked.used_bytes && index < SHOWN_BYTES_MAX; index++) {
         uint8_t byte = (uint8_t)masked.data[index];
-        text_char(out, byte < ' ' || byte == 0x7F ? '?' : (char)byte);
+        text_bytes(out, byte < ' ' || byte == 0x7F ? span_text("?") : span_of(&byte, 1));
     }
     text_string(out, masked.used_bytes > SHOWN_BYTES_MAX ? "..." : "");
 }

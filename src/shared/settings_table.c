@@ -30,7 +30,9 @@
 static bool address_form(struct span text)
 {
     for (size_t index = 0; index < text.bytes; index++) {
-        if (memchr("0123456789abcdefABCDEF.:", text.data[index], 24) == NULL) {
+        uint8_t byte = text.data[index];
+        uint8_t lower = byte | 0x20;
+        if (!(byte >= '0' && byte <= '9') && !(lower >= 'a' && lower <= 'f') && byte != '.' && byte != ':') {
             return false;
         }
     }

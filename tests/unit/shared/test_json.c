@@ -422,7 +422,7 @@ static void measuring_takes_what_carving_takes(void **state)
     arena_measure(&arena);
     json_init(&json, &arena, 16384, NULL);
     size_t bytes = arena.used_bytes;
-    assert_true(bytes < 16384 * 16);
+    assert_true(bytes < (size_t)16384 * 16);
     arena_begin(&arena, memory, bytes);
     json_init(&json, &arena, 16384, &key);
     assert_int_equal(arena.used_bytes, bytes);

@@ -273,8 +273,9 @@ static void long_lines_are_cut_at_a_character(void **state)
     open_log(&log, 65536, 2);
     for (size_t kind = 0; kind < 4; kind++) {
         /* Letters, two-byte characters from an even and from an odd place, escapes. */
-        for (size_t at = 0; at + 1 < sizeof value; at += 2) {
-            memcpy(value + at, kind == 0 ? "xx" : kind == 3 ? "\n\n" : "\xc3\xa9", 2);
+        static const char *const pairs[] = {"xx", "\xc3\xa9", "\xc3\xa9", "\n\n"};
+        for (size_t at = 0; at < sizeof value; at++) {
+            value[at] = pairs[kind][at % 2];
         }
         log_event(&log, LOG_INFO, kind == 2 ? "odd" : "even_", LOG_SPAN("value", span_of(value, sizeof value)),
                   LOG_TEXT("lost", "never seen"));

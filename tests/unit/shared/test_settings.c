@@ -79,7 +79,7 @@ static void defaults_are_those_of_the_product(void **state)
     assert_string_equal(settings.routes, "text,voice,video -> messages");
     assert_int_equal(settings.queue_type, SETTINGS_QUEUE_QUORUM);
     assert_int_equal(settings.outbox_messages, 8192);
-    assert_true(settings.outbox_bytes == 8 * 1024 * 1024);
+    assert_true(settings.outbox_bytes == UINT64_C(8) << 20);
     assert_int_equal(settings.publish_window, 1024);
     assert_int_equal(settings.send_queue_bytes, 65536);
     assert_int_equal(settings.drain_ms, 5000);
@@ -87,7 +87,7 @@ static void defaults_are_those_of_the_product(void **state)
     assert_int_equal(settings.amqp_heartbeat_s, 10);
     assert_string_equal(settings.log_file, "logs/websocket.log");
     assert_int_equal(settings.log_level, LOG_INFO);
-    assert_true(settings.log_max_bytes == 10 * 1024 * 1024);
+    assert_true(settings.log_max_bytes == UINT64_C(10) << 20);
     assert_int_equal(settings.log_files, 5);
     assert_false(settings.log_messages || settings.log_stdout);
     assert_string_equal(settings.database_url, "");
