@@ -22,8 +22,9 @@ void byte_ring_init(struct byte_ring *ring, struct arena *arena, const char *wha
 uint8_t *byte_ring_take(struct byte_ring *ring, size_t bytes)
 {
     CHECK(bytes > 0);
-    if (bytes > ring->capacity_bytes)
+    if (bytes > ring->capacity_bytes) {
         return NULL;
+    }
     const size_t wanted = aligned(bytes);
     size_t offset = (size_t)(ring->head % ring->capacity_bytes);
     size_t skipped = 0;
@@ -35,8 +36,9 @@ uint8_t *byte_ring_take(struct byte_ring *ring, size_t bytes)
         skipped = ring->capacity_bytes - offset;
         offset = 0;
     }
-    if (byte_ring_used_bytes(ring) + skipped + wanted > ring->capacity_bytes)
+    if (byte_ring_used_bytes(ring) + skipped + wanted > ring->capacity_bytes) {
         return NULL;
+    }
     ring->head += skipped + wanted;
     return ring->data + offset;
 }

@@ -39,8 +39,9 @@ void column_begin(struct column *column)
 /* Room for an element of that length, its length written; NULL when it does not fit. */
 static uint8_t *element(struct column *column, size_t bytes)
 {
-    if (bytes > INT32_MAX || column->capacity_bytes - column->used_bytes < COLUMN_ELEMENT_BYTES + bytes)
+    if (bytes > INT32_MAX || column->capacity_bytes - column->used_bytes < COLUMN_ELEMENT_BYTES + bytes) {
         return NULL;
+    }
     uint8_t *const at = column->data + column->used_bytes;
     write_u32(at, (uint32_t)bytes);
     column->used_bytes += COLUMN_ELEMENT_BYTES + bytes;
@@ -52,10 +53,12 @@ bool column_add_text(struct column *column, struct span text)
 {
     CHECK(column->element_type == COLUMN_TEXT);
     uint8_t *const to = element(column, text.bytes);
-    if (to == NULL)
+    if (to == NULL) {
         return false;
-    if (text.bytes > 0)
+    }
+    if (text.bytes > 0) {
         memcpy(to, text.data, text.bytes);
+    }
     return true;
 }
 
@@ -63,11 +66,13 @@ bool column_add_jsonb(struct column *column, struct span json)
 {
     CHECK(column->element_type == COLUMN_JSONB);
     uint8_t *const to = element(column, json.bytes + COLUMN_JSONB_BYTES);
-    if (to == NULL)
+    if (to == NULL) {
         return false;
+    }
     to[0] = JSONB_VERSION;
-    if (json.bytes > 0)
+    if (json.bytes > 0) {
         memcpy(to + COLUMN_JSONB_BYTES, json.data, json.bytes);
+    }
     return true;
 }
 
@@ -75,8 +80,9 @@ bool column_add_time(struct column *column, int64_t unix_ms)
 {
     CHECK(column->element_type == COLUMN_TIMESTAMPTZ);
     uint8_t *const to = element(column, COLUMN_TIME_BYTES);
-    if (to == NULL)
+    if (to == NULL) {
         return false;
+    }
     const uint64_t microseconds = (uint64_t)((unix_ms - EPOCH_2000_UNIX_MS) * 1000);
     write_u32(to, (uint32_t)(microseconds >> 32));
     write_u32(to + 4, (uint32_t)microseconds);
@@ -85,8 +91,9 @@ bool column_add_time(struct column *column, int64_t unix_ms)
 
 bool column_add_null(struct column *column)
 {
-    if (column->capacity_bytes - column->used_bytes < COLUMN_ELEMENT_BYTES)
+    if (column->capacity_bytes - column->used_bytes < COLUMN_ELEMENT_BYTES) {
         return false;
+    }
     write_u32(column->data + column->used_bytes, NULL_LENGTH);
     column->used_bytes += COLUMN_ELEMENT_BYTES;
     column->count++;

@@ -40,8 +40,9 @@ static void lose(struct consumer *consumer)
 {
     move(consumer, CONSUMER_AWAY);
     consumer->held_tag = UINT64_MAX;
-    for (uint64_t i = consumer->intake.first; i < consumer->intake.end; i++)
+    for (uint64_t i = consumer->intake.first; i < consumer->intake.end; i++) {
         intake_at(&consumer->intake, i)->tag = 0;
+    }
     consumer->handler.on_lost(consumer->handler.context);
 }
 
@@ -53,8 +54,9 @@ static void on_own_reply(struct consumer *consumer, const struct amqp_reply *rep
         log_event(consumer->log, LOG_INFO, "consuming", LOG_SPAN("queue", consumer->steps[0].queue.name));
         break;
     case AMQP_REPLY_CANCELLED:
-        if (consumer->state == CONSUMER_CANCELLING)
+        if (consumer->state == CONSUMER_CANCELLING) {
             move(consumer, CONSUMER_IDLE);
+        }
         break;
     case AMQP_REPLY_CANCELLED_BY_BROKER:
         amqp_link_reconnect(consumer->link, "the queue was deleted, or its node is gone");
@@ -108,8 +110,9 @@ static void on_delivery(void *context, const struct amqp_message *message)
 {
     struct consumer *const consumer = context;
     if (message->oversized) {
-        if (message->tag < consumer->held_tag)
+        if (message->tag < consumer->held_tag) {
             consumer->held_tag = message->tag;
+        }
         log_event(consumer->log, LOG_ERROR, "message_too_long", LOG_U64("bytes", message->body_bytes),
                   LOG_SPAN("message_id", message->message_id),
                   LOG_TEXT("remedy", "it stays in the queue unacknowledged: take it out by hand"));
@@ -118,12 +121,14 @@ static void on_delivery(void *context, const struct amqp_message *message)
     const struct delivery *const delivery = intake_take(&consumer->intake, message, &consumer->json, consumer->now_ms);
     if (delivery == NULL) {
         consumer->overflowed = true;
-        if (!amqp_link_nack(consumer->link, message->tag, false, true))
+        if (!amqp_link_nack(consumer->link, message->tag, false, true)) {
             amqp_link_reconnect(consumer->link, "no room for messages, nor to say so");
+        }
         return;
     }
-    if (delivery->state == DELIVERY_DEAD)
+    if (delivery->state == DELIVERY_DEAD) {
         consumer->dead_count++;
+    }
 }
 
 static const struct amqp_link_handler link_handler = {.on_channel = on_channel,
@@ -151,8 +156,9 @@ void consumer_init(struct consumer *consumer, struct arena *arena, struct port *
                                                                 (size_t)options->prefetch * SETTLE_FRAME_BYTES,
                                                    .body_bytes_max = options->body_bytes_max};
     consumer->link = amqp_link_init(arena, port, log, &link_options, &link_handler, consumer);
-    if (arena_measuring(arena))
+    if (arena_measuring(arena)) {
         return;
+    }
     consumer->steps[0] =
         (struct amqp_step){.kind = AMQP_STEP_QUEUE, .queue = {.name = options->queue, .type = options->queue_type}};
     consumer->steps[1] = (struct amqp_step){.kind = AMQP_STEP_QOS, .prefetch_count = options->prefetch};
@@ -188,15 +194,19 @@ static bool settle_many(struct consumer *consumer, uint64_t floor_tag)
     uint64_t sequence = intake->first;
     for (; sequence < intake->end; sequence++) {
         const struct delivery *const delivery = intake_at(intake, sequence);
-        if (!is_settled(delivery) || (needs_ack(delivery) && delivery->tag >= floor_tag))
+        if (!is_settled(delivery) || (needs_ack(delivery) && delivery->tag >= floor_tag)) {
             break;
-        if (needs_ack(delivery))
+        }
+        if (needs_ack(delivery)) {
             last_tag = delivery->tag;
+        }
     }
-    if (last_tag != 0 && !amqp_link_ack(consumer->link, last_tag, true))
+    if (last_tag != 0 && !amqp_link_ack(consumer->link, last_tag, true)) {
         return false;
-    while (intake->first < sequence)
+    }
+    while (intake->first < sequence) {
         intake_pop(intake);
+    }
     return true;
 }
 
@@ -205,8 +215,9 @@ static void settle_singly(struct consumer *consumer)
     struct intake *const intake = &consumer->intake;
     while (intake_count(intake) > 0) {
         const struct delivery *const delivery = intake_at(intake, intake->first);
-        if (!is_settled(delivery) || (needs_ack(delivery) && !amqp_link_ack(consumer->link, delivery->tag, false)))
+        if (!is_settled(delivery) || (needs_ack(delivery) && !amqp_link_ack(consumer->link, delivery->tag, false))) {
             return;
+        }
         intake_pop(intake);
     }
 }
@@ -216,15 +227,18 @@ static void switch_consuming(struct consumer *consumer)
     const bool is_empty = intake_count(&consumer->intake) == 0;
     switch (consumer->state) {
     case CONSUMER_IDLE:
-        if (is_empty)
+        if (is_empty) {
             consumer->overflowed = false;
+        }
         if (consumer->wanted && is_empty &&
-            amqp_link_consume(consumer->link, consumer->steps[0].queue.name, consumer_tag))
+            amqp_link_consume(consumer->link, consumer->steps[0].queue.name, consumer_tag)) {
             move(consumer, CONSUMER_ASKED);
+        }
         break;
     case CONSUMER_ON:
-        if ((!consumer->wanted || consumer->overflowed) && amqp_link_cancel(consumer->link, consumer_tag))
+        if ((!consumer->wanted || consumer->overflowed) && amqp_link_cancel(consumer->link, consumer_tag)) {
             move(consumer, CONSUMER_CANCELLING);
+        }
         break;
     case CONSUMER_AWAY:
     case CONSUMER_ASKED:
@@ -237,8 +251,9 @@ static void switch_consuming(struct consumer *consumer)
 void consumer_turn(struct consumer *consumer, uint64_t floor_tag)
 {
     const uint64_t lowest_tag = consumer->held_tag < floor_tag ? consumer->held_tag : floor_tag;
-    if (settle_many(consumer, lowest_tag))
+    if (settle_many(consumer, lowest_tag)) {
         settle_singly(consumer);
+    }
     switch_consuming(consumer);
 }
 
@@ -252,10 +267,13 @@ bool consumer_give_back(struct consumer *consumer)
     struct intake *const intake = &consumer->intake;
     while (intake_count(intake) > 0) {
         const struct delivery *const delivery = intake_at(intake, intake->end - 1);
-        if (delivery->tag != 0 && !is_settled(delivery) && !amqp_link_nack(consumer->link, delivery->tag, false, true))
+        if (delivery->tag != 0 && !is_settled(delivery) &&
+            !amqp_link_nack(consumer->link, delivery->tag, false, true)) {
             return false;
-        if (needs_ack(delivery) && !amqp_link_ack(consumer->link, delivery->tag, false))
+        }
+        if (needs_ack(delivery) && !amqp_link_ack(consumer->link, delivery->tag, false)) {
             return false;
+        }
         intake_cut(intake, intake->end - 1);
     }
     return true;

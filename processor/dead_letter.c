@@ -19,12 +19,14 @@ void dead_letter_make(const struct delivery *delivery, uint64_t now_s, struct am
     for (size_t i = 0; i < delivery->header_count; i++) {
         const struct amqp_header *const header = &delivery->headers[i];
         if (span_is(header->name, FIRST_FAILURE)) {
-            if (header->kind == AMQP_HEADER_TIMESTAMP)
+            if (header->kind == AMQP_HEADER_TIMESTAMP) {
                 first_failure_s = header->integer;
+            }
         } else if (!span_is(header->name, REASON) && !span_is(header->name, DETAIL) &&
                    !span_is(header->name, DELIVERY_COUNT)) {
-            if (count < DEAD_LETTER_HEADERS_MAX - DEAD_LETTER_OWN_HEADERS)
+            if (count < DEAD_LETTER_HEADERS_MAX - DEAD_LETTER_OWN_HEADERS) {
                 headers[count++] = *header;
+            }
         }
     }
     headers[count++] =

@@ -33,16 +33,18 @@ void delivery_condemn(struct delivery *delivery, const char *code, struct span d
     delivery_move(delivery, DELIVERY_DEAD);
     delivery->code = code;
     delivery->detail_bytes = detail.bytes < INTAKE_DETAIL_BYTES_MAX ? detail.bytes : INTAKE_DETAIL_BYTES_MAX;
-    if (delivery->detail_bytes > 0)
+    if (delivery->detail_bytes > 0) {
         memcpy(delivery->detail, detail.data, delivery->detail_bytes);
+    }
 }
 
 void intake_init(struct intake *intake, struct arena *arena, size_t delivery_max, size_t byte_count, struct span prefix)
 {
     CHECK(delivery_max > 0 && prefix.bytes > 0 && prefix.bytes <= INTAKE_PREFIX_BYTES_MAX);
     size_t capacity = 1;
-    while (capacity < delivery_max)
+    while (capacity < delivery_max) {
         capacity *= 2;
+    }
     intake->deliveries = arena_take(arena, "intake: deliveries", capacity, sizeof *intake->deliveries);
     byte_ring_init(&intake->bytes, arena, "intake: messages", byte_count);
     intake->capacity = capacity;
@@ -59,7 +61,7 @@ enum { PROPERTY_COUNT = 6, SHORT_STRING_BYTES_MAX = 255, HEADER_TEXTS_BYTES_MAX 
 
 size_t intake_bytes_min(size_t body_bytes_max)
 {
-    return body_bytes_max + INTAKE_NAMES_BYTES + PROPERTY_COUNT * SHORT_STRING_BYTES_MAX +
+    return body_bytes_max + INTAKE_NAMES_BYTES + (size_t)PROPERTY_COUNT * SHORT_STRING_BYTES_MAX +
            AMQP_HEADERS_MAX * sizeof(struct amqp_header) + HEADER_TEXTS_BYTES_MAX;
 }
 
@@ -68,15 +70,17 @@ static size_t message_bytes(const struct amqp_message *message)
     size_t bytes = INTAKE_NAMES_BYTES + message->body.bytes + message->content_type.bytes +
                    message->correlation_id.bytes + message->reply_to.bytes + message->message_id.bytes +
                    message->type.bytes + message->app_id.bytes;
-    for (size_t i = 0; i < message->header_count; i++)
+    for (size_t i = 0; i < message->header_count; i++) {
         bytes += sizeof(struct amqp_header) + message->headers[i].name.bytes + message->headers[i].text.bytes;
+    }
     return bytes;
 }
 
 static struct span keep(uint8_t **to, struct span bytes)
 {
-    if (bytes.bytes == 0)
+    if (bytes.bytes == 0) {
         return span_of(NULL, 0);
+    }
     memcpy(*to, bytes.data, bytes.bytes);
     const struct span kept = span_of(*to, bytes.bytes);
     *to += bytes.bytes;
@@ -109,11 +113,14 @@ static struct span property_message_id(const struct delivery *delivery)
 {
     struct span id = delivery->property_id;
     const size_t client_bytes = delivery->client_id.bytes;
+    CHECK(client_bytes > 0);
     if (id.bytes > client_bytes + 1 && id.data[client_bytes] == ':' &&
-        memcmp(id.data, delivery->client_id.data, client_bytes) == 0)
+        memcmp(id.data, delivery->client_id.data, client_bytes) == 0) {
         id = span_of(id.data + client_bytes + 1, id.bytes - client_bytes - 1);
-    if (id.bytes == 0 || memchr(id.data, 0, id.bytes) != NULL || !utf8_valid(id))
+    }
+    if (id.bytes == 0 || memchr(id.data, 0, id.bytes) != NULL || !utf8_valid(id)) {
         return span_of(NULL, 0);
+    }
     return id;
 }
 
@@ -153,20 +160,24 @@ static void read_message(struct intake *intake, struct delivery *delivery, struc
     delivery->received_unix_ms = body.received_unix_ms;
     delivery->has_received_at = body.has_received_at;
     delivery->message_id = delivery->client_message_id;
-    if (delivery->message_id.bytes == 0)
+    if (delivery->message_id.bytes == 0) {
         delivery->message_id = property_message_id(delivery);
-    if (delivery->message_id.bytes == 0)
+    }
+    if (delivery->message_id.bytes == 0) {
         delivery->message_id = make_id(intake, to);
+    }
 }
 
 struct delivery *intake_take(struct intake *intake, const struct amqp_message *message, struct json *json,
                              uint64_t now_ms)
 {
-    if (intake_count(intake) == intake->delivery_max)
+    if (intake_count(intake) == intake->delivery_max) {
         return NULL;
+    }
     uint8_t *to = byte_ring_take(&intake->bytes, message_bytes(message));
-    if (to == NULL)
+    if (to == NULL) {
         return NULL;
+    }
     struct delivery *const delivery = &intake->deliveries[intake->end & (intake->capacity - 1)];
     intake->end++;
     memset(delivery, 0, offsetof(struct delivery, detail));
@@ -195,8 +206,9 @@ void intake_pop(struct intake *intake)
 void intake_cut(struct intake *intake, uint64_t sequence)
 {
     CHECK(sequence >= intake->first && sequence <= intake->end);
-    if (sequence == intake->end)
+    if (sequence == intake->end) {
         return;
+    }
     intake->end = sequence;
     byte_ring_rewind(&intake->bytes,
                      sequence == intake->first ? intake->bytes.tail : intake_at(intake, sequence - 1)->mark);

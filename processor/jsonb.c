@@ -21,13 +21,15 @@ static bool is_digit(uint8_t byte)
 static bool read_exponent(struct span number, size_t at, int64_t *exponent)
 {
     const bool is_negative = number.data[at] == '-';
-    if (is_negative || number.data[at] == '+')
+    if (is_negative || number.data[at] == '+') {
         at++;
+    }
     int64_t value = 0;
     for (; at < number.bytes; at++) {
         value = value * 10 + (number.data[at] - '0');
-        if (value >= EXPONENT_BOUND)
+        if (value >= EXPONENT_BOUND) {
             return false;
+        }
     }
     *exponent = is_negative ? -value : value;
     return true;
@@ -54,23 +56,27 @@ bool jsonb_number_fits(struct span number)
         before += !in_fraction && !is_zero ? 1 : 0;
     }
     int64_t exponent = 0;
-    if (at < number.bytes && !read_exponent(number, at + 1, &exponent))
+    if (at < number.bytes && !read_exponent(number, at + 1, &exponent)) {
         return false;
-    if (after - exponent > DIGITS_AFTER_MAX)
+    }
+    if (after - exponent > DIGITS_AFTER_MAX) {
         return false;
+    }
     return is_zero || (before > 0 ? before : -after_zeros) + exponent <= DIGITS_BEFORE_MAX;
 }
 
 bool jsonb_numbers_fit(const struct json *json)
 {
     for (size_t node = 0; node < json->node_count; node++) {
-        if (json_kind(json, node) != JSON_KIND_NUMBER)
+        if (json_kind(json, node) != JSON_KIND_NUMBER) {
             continue;
+        }
         const struct span number = json_raw(json, node);
         const bool has_exponent =
             memchr(number.data, 'e', number.bytes) != NULL || memchr(number.data, 'E', number.bytes) != NULL;
-        if ((has_exponent || number.bytes > SHORT_BYTES) && !jsonb_number_fits(number))
+        if ((has_exponent || number.bytes > SHORT_BYTES) && !jsonb_number_fits(number)) {
             return false;
+        }
     }
     return true;
 }

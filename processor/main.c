@@ -84,8 +84,9 @@ static int run(struct program *program)
     arena_begin(&program->arena, memory, bytes);
     processor_init(&program->processor, &program->arena, port, &program->settings);
     const enum processor_exit code = processor_run(&program->processor);
-    if (code != PROCESSOR_EXIT_OK)
+    if (code != PROCESSOR_EXIT_OK) {
         _Exit((int)code); /* at once: nothing is closed in good order */
+    }
     processor_release(&program->processor);
     return (int)code;
 }
@@ -95,8 +96,9 @@ static int load_and_go(struct program *program, bool check_only)
     struct port *const port = &program->port;
     size_t env_bytes;
     port->host_name(port->context, program->host_name, sizeof program->host_name);
-    if (!read_env(program, &env_bytes))
+    if (!read_env(program, &env_bytes)) {
         return PROCESSOR_EXIT_FAILED;
+    }
     const struct settings_sources sources = {.lookup = lookup,
                                              .env_text = span_of(program->env, env_bytes),
                                              .env_name = ".env",
@@ -106,10 +108,12 @@ static int load_and_go(struct program *program, bool check_only)
         program->error[error.used_bytes] = '\0';
         return complain(program->error, PROCESSOR_EXIT_SETTINGS);
     }
-    if (!processor_check(&program->settings, program->error, sizeof program->error))
+    if (!processor_check(&program->settings, program->error, sizeof program->error)) {
         return complain(program->error, PROCESSOR_EXIT_SETTINGS);
-    if (!check_only)
+    }
+    if (!check_only) {
         return run(program);
+    }
     struct text output = text_in(program->output, sizeof program->output);
     settings_print(&program->settings, &sources, &output);
     return print(text_span(&output));
@@ -124,13 +128,16 @@ int main(int argument_count, char **arguments)
         (void)fputs(help, stderr);
         return PROCESSOR_EXIT_SETTINGS;
     }
-    if (strcmp(argument, "--help") == 0)
+    if (strcmp(argument, "--help") == 0) {
         return print(span_text(help));
-    if (strcmp(argument, "--version") == 0)
+    }
+    if (strcmp(argument, "--version") == 0) {
         return print(span_text("postern-processor " POSTERN_VERSION "\n"));
+    }
     const struct port_posix_options options = {.poller = PORT_POSIX_AUTO, .watch_max = PROCESSOR_WATCHES};
-    if (!port_posix_open(&program.port, &options))
+    if (!port_posix_open(&program.port, &options)) {
         return complain(program.port.error_text(program.port.context), PROCESSOR_EXIT_FAILED);
+    }
     const int code = load_and_go(&program, strcmp(argument, "--check") == 0);
     port_posix_close(&program.port);
     return code;

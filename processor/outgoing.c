@@ -40,8 +40,9 @@ static void on_channel(void *context)
 static void unsend(struct outgoing *outgoing)
 {
     outgoing->is_ready = false;
-    for (uint64_t i = outgoing->first; i < outgoing->end; i++)
+    for (uint64_t i = outgoing->first; i < outgoing->end; i++) {
         item_at(outgoing, i)->publish_tag = 0;
+    }
 }
 
 static void on_reply(void *context, const struct amqp_reply *reply)
@@ -83,20 +84,22 @@ static void on_confirm(void *context, uint64_t tag, bool multiple, bool is_ack)
     struct outgoing *const outgoing = context;
     for (uint64_t i = outgoing->first; i < outgoing->end; i++) {
         struct outgoing_item *const item = item_at(outgoing, i);
-        if (item->done || item->publish_tag == 0 || (multiple ? item->publish_tag > tag : item->publish_tag != tag))
+        if (item->done || item->publish_tag == 0 || (multiple ? item->publish_tag > tag : item->publish_tag != tag)) {
             continue;
+        }
         item->done = is_ack;
         if (!is_ack) {
             item->publish_tag = 0;
             item->retry_ms = outgoing->now_ms + RETRY_MS;
         }
     }
-    if (is_ack)
+    if (is_ack) {
         outgoing->nacked_since_ms = UINT64_MAX;
-    else if (outgoing->nacked_since_ms == UINT64_MAX)
+    } else if (outgoing->nacked_since_ms == UINT64_MAX) {
         outgoing->nacked_since_ms = outgoing->now_ms;
-    else if (outgoing->now_ms - outgoing->nacked_since_ms >= NACKS_ONLY_MS)
+    } else if (outgoing->now_ms - outgoing->nacked_since_ms >= NACKS_ONLY_MS) {
         amqp_link_reconnect(outgoing->link, "nothing but nacks for a second");
+    }
 }
 
 static void on_return(void *context, uint16_t code, struct span text, const struct amqp_message *message)
@@ -131,8 +134,9 @@ void outgoing_init(struct outgoing *outgoing, struct arena *arena, struct port *
                                                                 OUT_SLACK_BYTES,
                                                    .confirms = true};
     outgoing->link = amqp_link_init(arena, port, log, &link_options, &link_handler, outgoing);
-    if (arena_measuring(arena))
+    if (arena_measuring(arena)) {
         return;
+    }
     outgoing->steps[0] = (struct amqp_step){.kind = AMQP_STEP_QUEUE,
                                             .queue = {.name = options->dead_queue, .type = options->queue_type}};
     outgoing->steps[1] =
@@ -150,8 +154,9 @@ void outgoing_on_event(struct outgoing *outgoing, uint32_t ready, uint64_t now_m
 
 static struct span keep(uint8_t **to, struct span bytes)
 {
-    if (bytes.bytes == 0)
+    if (bytes.bytes == 0) {
         return span_of(NULL, 0);
+    }
     memcpy(*to, bytes.data, bytes.bytes);
     const struct span kept = span_of(*to, bytes.bytes);
     *to += bytes.bytes;
@@ -163,8 +168,9 @@ static size_t total_bytes(const struct amqp_publish *message, const struct outgo
     size_t bytes = message->routing_key.bytes + message->body.bytes + message->content_type.bytes +
                    message->correlation_id.bytes + message->reply_to.bytes + message->message_id.bytes +
                    message->type.bytes + message->app_id.bytes;
-    for (size_t i = 0; i < message->header_count; i++)
+    for (size_t i = 0; i < message->header_count; i++) {
         bytes += sizeof(struct amqp_header) + message->headers[i].name.bytes + message->headers[i].text.bytes;
+    }
     return bytes + dead->client_id.bytes + dead->id.bytes + dead->ref.bytes + dead->reply_to.bytes + dead->reason.bytes;
 }
 
@@ -172,11 +178,13 @@ static size_t total_bytes(const struct amqp_publish *message, const struct outgo
 static bool add(struct outgoing *outgoing, const struct amqp_publish *message, const struct outgoing_dead *dead,
                 bool is_dead_letter)
 {
-    if (outgoing->end - outgoing->first == OUTGOING_ITEMS)
+    if (outgoing->end - outgoing->first == OUTGOING_ITEMS) {
         return false;
+    }
     uint8_t *to = byte_ring_take(&outgoing->bytes, total_bytes(message, dead));
-    if (to == NULL)
+    if (to == NULL) {
         return false;
+    }
     struct outgoing_item *const item = item_at(outgoing, outgoing->end++);
     *item = (struct outgoing_item){.message = *message, .dead = *dead, .is_dead_letter = is_dead_letter};
     item->mark = outgoing->bytes.head;
@@ -218,8 +226,9 @@ void outgoing_receipts(struct outgoing *outgoing, struct span reply_to, struct s
     const size_t free_bytes = outgoing->bytes.capacity_bytes - byte_ring_used_bytes(&outgoing->bytes);
     const bool has_room = outgoing->end - outgoing->first < OUTGOING_ITEMS - DEAD_RESERVE_ITEMS &&
                           free_bytes >= outgoing->reserve_bytes + total_bytes(&message, &nobody);
-    if (!has_room || !add(outgoing, &message, &nobody, false))
+    if (!has_room || !add(outgoing, &message, &nobody, false)) {
         outgoing->dropped_count++;
+    }
 }
 
 bool outgoing_dead_letter(struct outgoing *outgoing, const struct amqp_publish *message,
@@ -237,20 +246,23 @@ bool outgoing_dead_letter(struct outgoing *outgoing, const struct amqp_publish *
 
 static uint64_t send_items(struct outgoing *outgoing, uint64_t now_ms)
 {
-    if (!outgoing->is_ready || amqp_link_blocked(outgoing->link))
+    if (!outgoing->is_ready || amqp_link_blocked(outgoing->link)) {
         return UINT64_MAX;
+    }
     uint64_t next_ms = UINT64_MAX;
     for (uint64_t i = outgoing->first; i < outgoing->end; i++) {
         struct outgoing_item *const item = item_at(outgoing, i);
-        if (item->done || item->publish_tag != 0)
+        if (item->done || item->publish_tag != 0) {
             continue;
+        }
         if (item->retry_ms > now_ms) {
             next_ms = item->retry_ms < next_ms ? item->retry_ms : next_ms;
             continue;
         }
         item->publish_tag = amqp_link_publish(outgoing->link, &item->message);
-        if (item->publish_tag == 0)
+        if (item->publish_tag == 0) {
             break; /* no room in the out buffer: after the link's next event */
+        }
     }
     return next_ms;
 }
@@ -259,10 +271,12 @@ static void settle_items(struct outgoing *outgoing)
 {
     for (; outgoing->first < outgoing->end; outgoing->first++) {
         const struct outgoing_item *const item = item_at(outgoing, outgoing->first);
-        if (!item->done)
+        if (!item->done) {
             return;
-        if (item->is_dead_letter && !outgoing->handler.on_dead(outgoing->handler.context, &item->dead))
+        }
+        if (item->is_dead_letter && !outgoing->handler.on_dead(outgoing->handler.context, &item->dead)) {
             return;
+        }
         byte_ring_release(&outgoing->bytes, item->mark);
     }
 }
@@ -271,8 +285,9 @@ static void log_dropped(struct outgoing *outgoing, uint64_t now_ms)
 {
     const uint64_t fresh_count = outgoing->dropped_count - outgoing->dropped_logged_count;
     if (fresh_count == 0 ||
-        (outgoing->dropped_logged_count > 0 && now_ms - outgoing->dropped_logged_ms < DROPPED_LOG_MS))
+        (outgoing->dropped_logged_count > 0 && now_ms - outgoing->dropped_logged_ms < DROPPED_LOG_MS)) {
         return;
+    }
     outgoing->dropped_logged_count = outgoing->dropped_count;
     outgoing->dropped_logged_ms = now_ms;
     log_event(outgoing->log, LOG_WARN, "receipts_dropped", LOG_U64("batches", fresh_count),
@@ -290,8 +305,9 @@ uint64_t outgoing_pump(struct outgoing *outgoing, uint64_t now_ms)
 
 void outgoing_forget_tags(struct outgoing *outgoing)
 {
-    for (uint64_t i = outgoing->first; i < outgoing->end; i++)
+    for (uint64_t i = outgoing->first; i < outgoing->end; i++) {
         item_at(outgoing, i)->dead.tag = 0;
+    }
 }
 
 uint64_t outgoing_lowest_tag(const struct outgoing *outgoing)
@@ -299,8 +315,9 @@ uint64_t outgoing_lowest_tag(const struct outgoing *outgoing)
     uint64_t lowest = UINT64_MAX;
     for (uint64_t i = outgoing->first; i < outgoing->end; i++) {
         const uint64_t tag = item_at(outgoing, i)->dead.tag;
-        if (tag != 0 && tag < lowest)
+        if (tag != 0 && tag < lowest) {
             lowest = tag;
+        }
     }
     return lowest;
 }

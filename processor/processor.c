@@ -44,9 +44,10 @@ static struct delivery *delivery_at(struct processor *processor, uint64_t sequen
 static void tell(struct processor *processor, const struct delivery *delivery)
 {
     const bool is_stored = delivery->state == DELIVERY_STORED;
-    if (log_messages(&processor->log))
+    if (log_messages(&processor->log)) {
         log_event(&processor->log, LOG_INFO, is_stored ? "stored" : "rejected", LOG_SPAN("client", delivery->client_id),
                   LOG_SPAN("id", delivery->message_id));
+    }
     struct receipt receipt = {.client_id = delivery->client_id,
                               .id = delivery->client_message_id,
                               .ref = delivery->correlation_id,
@@ -68,10 +69,12 @@ static void send_receipts(void *context, struct span reply_to, struct span body)
 static bool on_dead(void *context, const struct outgoing_dead *dead)
 {
     struct processor *const processor = context;
-    if (dead->tag != 0 && !consumer_ack(&processor->consumer, dead->tag))
+    if (dead->tag != 0 && !consumer_ack(&processor->consumer, dead->tag)) {
         return false;
-    if (dead->client_id.bytes == 0)
+    }
+    if (dead->client_id.bytes == 0) {
         return true;
+    }
     const struct receipt receipt = {.client_id = dead->client_id,
                                     .id = dead->id,
                                     .ref = dead->ref,
@@ -96,8 +99,9 @@ static bool hand_dead(struct processor *processor, struct delivery *delivery)
                                        .reply_to = delivery->reply_to,
                                        .reason = detail,
                                        .code = delivery->code};
-    if (!outgoing_dead_letter(&processor->outgoing, &letter, &dead))
+    if (!outgoing_dead_letter(&processor->outgoing, &letter, &dead)) {
         return false;
+    }
     delivery_move(delivery, DELIVERY_HANDED);
     log_event(&processor->log, LOG_WARN, "dead_letter", LOG_SPAN("client", delivery->client_id),
               LOG_SPAN("id", delivery->message_id.bytes > 0 ? delivery->message_id : delivery->client_message_id),
@@ -107,8 +111,9 @@ static bool hand_dead(struct processor *processor, struct delivery *delivery)
 
 static void hand_all_dead(struct processor *processor)
 {
-    if (!processor->has_dead && processor->consumer.dead_count == processor->handed_dead_count)
+    if (!processor->has_dead && processor->consumer.dead_count == processor->handed_dead_count) {
         return;
+    }
     const struct intake *const intake = &processor->consumer.intake;
     processor->has_dead = false;
     processor->handed_dead_count = processor->consumer.dead_count;
@@ -162,8 +167,9 @@ static void on_refused(struct processor *processor, const struct store_result *r
 /* Those of the batch at the store whose channel is gone will come again: no more is done about them. */
 static void drop_current(struct processor *processor)
 {
-    for (size_t i = 0; i < processor->row_count; i++)
+    for (size_t i = 0; i < processor->row_count; i++) {
         delivery_move(delivery_at(processor, processor->rows[i]), DELIVERY_DROPPED);
+    }
 }
 
 static void on_result(void *context, const struct store_result *result)
@@ -176,10 +182,11 @@ static void on_result(void *context, const struct store_result *result)
         break;
     case STORE_BAD_DATA:
     case STORE_BAD_ROW:
-        if (is_stale)
+        if (is_stale) {
             drop_current(processor);
-        else
+        } else {
             on_refused(processor, result);
+        }
         break;
     }
     processor->row_count = 0;
@@ -193,8 +200,9 @@ static uint64_t submit(struct processor *processor, struct processor_range range
     uint64_t sequence = range.from;
     for (; sequence < range.to && processor->row_count < processor->settings->processor_batch; sequence++) {
         const struct delivery *const delivery = delivery_at(processor, sequence);
-        if (delivery->state != DELIVERY_PENDING)
+        if (delivery->state != DELIVERY_PENDING) {
             continue;
+        }
         const struct store_row row = {.client_id = delivery->client_id,
                                       .message_id = delivery->message_id,
                                       .type = delivery->type,
@@ -202,8 +210,9 @@ static uint64_t submit(struct processor *processor, struct processor_range range
                                       .gateway = delivery->gateway,
                                       .received_unix_ms = delivery->received_unix_ms,
                                       .has_received_at = delivery->has_received_at};
-        if (!store_add(processor->store, &row))
+        if (!store_add(processor->store, &row)) {
             break;
+        }
         processor->rows[processor->row_count++] = sequence;
     }
     processor->current = (struct processor_range){range.from, sequence};
@@ -218,24 +227,28 @@ static uint64_t submit(struct processor *processor, struct processor_range range
 static uint64_t batch_due_ms(struct processor *processor)
 {
     const struct intake *const intake = &processor->consumer.intake;
-    if (processor->next == intake->end)
+    if (processor->next == intake->end) {
         return UINT64_MAX;
+    }
     const bool is_full = intake->end - processor->next >= processor->settings->processor_batch;
-    if (is_full || processor->consumer.state != CONSUMER_ON)
+    if (is_full || processor->consumer.state != CONSUMER_ON) {
         return processor->now_ms; /* waiting brings nothing more */
+    }
     return delivery_at(processor, processor->next)->came_ms + processor->settings->processor_batch_ms;
 }
 
 static void feed_store(struct processor *processor)
 {
-    if (!store_up(processor->store))
+    if (!store_up(processor->store)) {
         return;
+    }
     while (store_idle(processor->store) && processor->range_count > 0) {
         const struct processor_range range = processor->ranges[--processor->range_count];
         CHECK(submit(processor, range) == range.to); /* a part of a batch fits where the batch did */
     }
-    while (store_idle(processor->store) && batch_due_ms(processor) <= processor->now_ms)
+    while (store_idle(processor->store) && batch_due_ms(processor) <= processor->now_ms) {
         processor->next = submit(processor, (struct processor_range){processor->next, processor->consumer.intake.end});
+    }
 }
 
 /* ---- Trouble ---- */
@@ -263,8 +276,9 @@ static void on_lost(void *context)
  * the turn ends before the new channel is open. */
 static void drop_lost(struct processor *processor)
 {
-    if (!processor->tags_lost)
+    if (!processor->tags_lost) {
         return;
+    }
     struct intake *const intake = &processor->consumer.intake;
     processor->tags_lost = false;
     outgoing_forget_tags(&processor->outgoing);
@@ -274,8 +288,9 @@ static void drop_lost(struct processor *processor)
     for (uint64_t i = intake->first; i < intake->end; i++) {
         struct delivery *const delivery = delivery_at(processor, i);
         const bool is_at_store = i >= processor->current.from;
-        if (delivery->state == DELIVERY_DEAD || (delivery->state == DELIVERY_PENDING && !is_at_store))
+        if (delivery->state == DELIVERY_DEAD || (delivery->state == DELIVERY_PENDING && !is_at_store)) {
             delivery_move(delivery, DELIVERY_DROPPED);
+        }
     }
     processor->next = intake->end;
 }
@@ -285,15 +300,18 @@ static void give_back(struct processor *processor)
 {
     const size_t count = intake_count(&processor->consumer.intake);
     if (count == 0 || store_up(processor->store) || !consumer_silent(&processor->consumer) ||
-        processor->now_ms - processor->store_down_ms < GIVE_BACK_MS)
+        processor->now_ms - processor->store_down_ms < GIVE_BACK_MS) {
         return;
-    if (!store_idle(processor->store))
+    }
+    if (!store_idle(processor->store)) {
         store_forget(processor->store);
+    }
     processor->range_count = 0;
     processor->row_count = 0;
-    if (consumer_give_back(&processor->consumer))
+    if (consumer_give_back(&processor->consumer)) {
         log_event(&processor->log, LOG_INFO, "messages_given_back", LOG_U64("count", count),
                   LOG_TEXT("cause", "the database is away"));
+    }
     processor->next = processor->consumer.intake.end;
 }
 
@@ -326,10 +344,12 @@ static uint64_t turn(struct processor *processor)
     due_ms = earlier(due_ms, outgoing_pump(&processor->outgoing, processor->now_ms));
     consumer_want(&processor->consumer, store_up(processor->store) && !processor->stopping);
     consumer_turn(&processor->consumer, outgoing_lowest_tag(&processor->outgoing));
-    if (store_up(processor->store) && store_idle(processor->store))
+    if (store_up(processor->store) && store_idle(processor->store)) {
         due_ms = earlier(due_ms, batch_due_ms(processor));
-    if (!store_up(processor->store) && intake_count(&processor->consumer.intake) > 0)
+    }
+    if (!store_up(processor->store) && intake_count(&processor->consumer.intake) > 0) {
         due_ms = earlier(due_ms, processor->store_down_ms + GIVE_BACK_MS);
+    }
     return due_ms;
 }
 
@@ -388,10 +408,11 @@ static bool is_drained(struct processor *processor)
 static void begin_closing(struct processor *processor)
 {
     const uint64_t unpublished_count = processor->outgoing.end - processor->outgoing.first;
-    if (!is_drained(processor) || unpublished_count > 0)
+    if (!is_drained(processor) || unpublished_count > 0) {
         log_event(&processor->log, LOG_WARN, "drain_cut_short",
                   LOG_U64("left_in_queue", intake_count(&processor->consumer.intake)),
                   LOG_U64("unpublished", unpublished_count));
+    }
     processor->closing = true;
     processor->stop_due_ms = UINT64_MAX;
     store_close(processor->store);
@@ -411,23 +432,28 @@ enum turned { TURN_ON, TURN_DRAINED, TURN_CUT_SHORT };
 static enum turned heed_signals(struct processor *processor, uint64_t *due_ms)
 {
     const uint32_t signals = processor->port->signals(processor->port->context);
-    if ((signals & PORT_SIGNAL_REOPEN) != 0)
+    if ((signals & PORT_SIGNAL_REOPEN) != 0) {
         log_reopen(&processor->log);
+    }
     if ((signals & PORT_SIGNAL_STOP) != 0) {
-        if (processor->stopping)
+        if (processor->stopping) {
             return TURN_CUT_SHORT;
+        }
         log_event(&processor->log, LOG_INFO, "stopping", LOG_U64("in_hand", intake_count(&processor->consumer.intake)));
         processor->stopping = true;
         processor->stop_due_ms = processor->now_ms + STOP_MS;
         *due_ms = processor->now_ms; /* one more turn at once, which cancels the consumer */
         return TURN_ON;
     }
-    if (!processor->stopping)
+    if (!processor->stopping) {
         return TURN_ON;
-    if (!processor->closing && (is_drained(processor) || processor->now_ms >= processor->stop_due_ms))
+    }
+    if (!processor->closing && (is_drained(processor) || processor->now_ms >= processor->stop_due_ms)) {
         begin_closing(processor);
-    if (processor->closing && is_closed(processor))
+    }
+    if (processor->closing && is_closed(processor)) {
         return TURN_DRAINED;
+    }
     *due_ms = earlier(*due_ms, processor->stop_due_ms);
     return TURN_ON;
 }
@@ -443,8 +469,9 @@ enum processor_exit processor_run(struct processor *processor)
     amqp_link_start(processor->outgoing.link, processor->now_ms);
     for (;;) {
         uint64_t due_ms = tick(processor);
-        if (!processor->closing)
+        if (!processor->closing) {
             due_ms = earlier(due_ms, turn(processor));
+        }
         switch (heed_signals(processor, &due_ms)) {
         case TURN_ON:
             flush(processor);
@@ -475,15 +502,16 @@ bool processor_check(const struct settings *settings, char *error, size_t error_
     char reason[STORE_URL_ERROR_BYTES];
     struct amqp_brokers brokers;
     const enum amqp_url_error url_error = amqp_url_parse(span_text(settings->rabbitmq_url), &brokers, NULL);
-    if (url_error != AMQP_URL_OK)
+    if (url_error != AMQP_URL_OK) {
         (void)snprintf(error, error_bytes, "RABBITMQ_URL: %s", amqp_url_error_text(url_error));
-    else if (!store_url_valid(settings->database_url, reason, sizeof reason))
+    } else if (!store_url_valid(settings->database_url, reason, sizeof reason)) {
         (void)snprintf(error, error_bytes, "DATABASE_URL: %s", reason);
-    else if (strlen(settings->processor_queue) + PROCESSOR_DEAD_SUFFIX_BYTES > QUEUE_NAME_BYTES_MAX)
+    } else if (strlen(settings->processor_queue) + PROCESSOR_DEAD_SUFFIX_BYTES > QUEUE_NAME_BYTES_MAX) {
         (void)snprintf(error, error_bytes, "PROCESSOR_QUEUE is too long: with .dead behind it, it must fit %d bytes",
                        QUEUE_NAME_BYTES_MAX);
-    else
+    } else {
         return true;
+    }
     return false;
 }
 

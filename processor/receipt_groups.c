@@ -11,11 +11,13 @@ void receipt_groups_init(struct receipt_groups *groups, struct arena *arena,
                          void (*send)(void *context, struct span reply_to, struct span body), void *context)
 {
     uint8_t *const buffers = arena_take(arena, "receipts", RECEIPT_GROUPS, RECEIPT_BATCH_BYTES);
-    if (arena_measuring(arena))
+    if (arena_measuring(arena)) {
         return;
+    }
     *groups = (struct receipt_groups){.send = send, .context = context};
-    for (size_t i = 0; i < RECEIPT_GROUPS; i++)
+    for (size_t i = 0; i < RECEIPT_GROUPS; i++) {
         groups->groups[i].buffer = buffers + i * RECEIPT_BATCH_BYTES;
+    }
 }
 
 static void send_group(struct receipt_groups *groups, struct receipt_group *group)
@@ -25,8 +27,9 @@ static void send_group(struct receipt_groups *groups, struct receipt_group *grou
 
 static struct receipt_group *begin_group(struct receipt_groups *groups, struct span reply_to)
 {
-    if (groups->used_count == RECEIPT_GROUPS)
+    if (groups->used_count == RECEIPT_GROUPS) {
         receipt_groups_flush(groups);
+    }
     struct receipt_group *const group = &groups->groups[groups->used_count++];
     receipt_batch_begin(&group->batch, group->buffer, RECEIPT_BATCH_BYTES);
     memcpy(group->reply_to, reply_to.data, reply_to.bytes);
@@ -38,8 +41,9 @@ static struct receipt_group *group_of(struct receipt_groups *groups, struct span
 {
     for (size_t i = groups->used_count; i-- > 0;) {
         struct receipt_group *const group = &groups->groups[i];
-        if (span_equal(span_of(group->reply_to, group->reply_to_bytes), reply_to))
+        if (span_equal(span_of(group->reply_to, group->reply_to_bytes), reply_to)) {
             return group;
+        }
     }
     return begin_group(groups, reply_to);
 }
@@ -48,11 +52,13 @@ void receipt_groups_add(struct receipt_groups *groups, struct span reply_to, con
 {
     const size_t prefix_bytes = sizeof GATEWAY_PREFIX - 1;
     if (reply_to.bytes <= prefix_bytes || reply_to.bytes > REPLY_TO_BYTES_MAX ||
-        memcmp(reply_to.data, GATEWAY_PREFIX, prefix_bytes) != 0)
+        memcmp(reply_to.data, GATEWAY_PREFIX, prefix_bytes) != 0) {
         return;
+    }
     struct receipt_group *const group = group_of(groups, reply_to);
-    if (receipt_batch_add(&group->batch, receipt))
+    if (receipt_batch_add(&group->batch, receipt)) {
         return;
+    }
     send_group(groups, group);
     receipt_batch_begin(&group->batch, group->buffer, RECEIPT_BATCH_BYTES);
     CHECK(receipt_batch_add(&group->batch, receipt));
@@ -60,7 +66,8 @@ void receipt_groups_add(struct receipt_groups *groups, struct span reply_to, con
 
 void receipt_groups_flush(struct receipt_groups *groups)
 {
-    for (size_t i = 0; i < groups->used_count; i++)
+    for (size_t i = 0; i < groups->used_count; i++) {
         send_group(groups, &groups->groups[i]);
+    }
     groups->used_count = 0;
 }

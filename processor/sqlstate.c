@@ -27,11 +27,13 @@ static const struct row rows[] = {
 
 enum sqlstate_kind sqlstate_kind(const char *sqlstate)
 {
-    if (sqlstate == NULL || strlen(sqlstate) != 5)
+    if (sqlstate == NULL || strlen(sqlstate) != 5) {
         return SQLSTATE_OTHER;
+    }
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        if (strncmp(sqlstate, rows[i].prefix, strlen(rows[i].prefix)) == 0)
+        if (strncmp(sqlstate, rows[i].prefix, strlen(rows[i].prefix)) == 0) {
             return rows[i].kind;
+        }
     }
     return SQLSTATE_OTHER;
 }

@@ -159,14 +159,16 @@ static void flatten(char *text)
     bool blank = true; /* none at the start, and never two */
     for (const char *from = text; *from != '\0'; from++) {
         const bool is_blank = *from == '\n' || *from == '\t' || *from == ' ' || *from == '\r';
-        if (!is_blank)
+        if (!is_blank) {
             text[to++] = *from;
-        else if (!blank)
+        } else if (!blank) {
             text[to++] = ' ';
+        }
         blank = is_blank;
     }
-    while (to > 0 && text[to - 1] == ' ')
+    while (to > 0 && text[to - 1] == ' ') {
         to--;
+    }
     text[to] = '\0';
 }
 
@@ -182,10 +184,12 @@ static void mask_quoted(char *text)
     char *open = strchr(text, '"');
     while (open != NULL) {
         char *const close = strchr(open + 1, '"');
-        if (close == NULL)
+        if (close == NULL) {
             return;
-        for (char *at = open + 1; at < close; at++)
+        }
+        for (char *at = open + 1; at < close; at++) {
             *at = '*';
+        }
         open = strchr(close + 1, '"');
     }
 }
@@ -193,8 +197,9 @@ static void mask_quoted(char *text)
 static const char *option_value(const PQconninfoOption *options, const char *keyword)
 {
     for (; options->keyword != NULL; options++) {
-        if (strcmp(options->keyword, keyword) == 0)
+        if (strcmp(options->keyword, keyword) == 0) {
             return options->val != NULL && options->val[0] != '\0' ? options->val : NULL;
+        }
     }
     return NULL;
 }
@@ -218,15 +223,18 @@ static bool read_target(struct store_target *target, const char *url, char *erro
     PQconninfoOption *const defaults = PQconndefaults();
     const char *host = option_value(options, "host");
     const char *port = option_value(options, "port");
-    if (host == NULL && defaults != NULL)
+    if (host == NULL && defaults != NULL) {
         host = option_value(defaults, "host");
-    if (port == NULL && defaults != NULL)
+    }
+    if (port == NULL && defaults != NULL) {
         port = option_value(defaults, "port");
+    }
     const bool good = store_target_init(target, host, port, option_value(options, "hostaddr") != NULL);
     PQconninfoFree(options);
     PQconninfoFree(defaults);
-    if (!good)
+    if (!good) {
         (void)snprintf(error, error_bytes, "it must name up to %d hosts with ports of 1 to 65535", STORE_HOSTS_MAX);
+    }
     return good;
 }
 
@@ -247,11 +255,13 @@ struct store *store_init(struct arena *arena, struct port *port, struct log *log
     const uint32_t element_types[COLUMN_COUNT] = {COLUMN_TEXT,  COLUMN_TEXT, COLUMN_TEXT,
                                                   COLUMN_JSONB, COLUMN_TEXT, COLUMN_TIMESTAMPTZ};
     struct column columns[COLUMN_COUNT];
-    for (size_t i = 0; i < COLUMN_COUNT; i++)
+    for (size_t i = 0; i < COLUMN_COUNT; i++) {
         column_init(&columns[i], arena, i == CONTENT ? "store: contents" : "store: columns",
                     i == CONTENT ? content_bytes : short_bytes, element_types[i]);
-    if (arena_measuring(arena))
+    }
+    if (arena_measuring(arena)) {
         return NULL;
+    }
     *store = (struct store){.port = port,
                             .log = log,
                             .options = *options,
@@ -271,8 +281,9 @@ struct store *store_init(struct arena *arena, struct port *port, struct log *log
 
 static void unwatch(struct store *store)
 {
-    if (store->watched == PORT_NONE)
+    if (store->watched == PORT_NONE) {
         return;
+    }
     store->port->watch_remove(store->port->context, store->watched);
     store->watched = PORT_NONE;
 }
@@ -280,8 +291,9 @@ static void unwatch(struct store *store)
 static void watch(struct store *store)
 {
     const int descriptor = store->connection == NULL ? -1 : PQsocket(store->connection);
-    if (descriptor < 0)
+    if (descriptor < 0) {
         return;
+    }
     const enum port_result result =
         store->port->watch_add(store->port->context, descriptor, store->interest, store->options.token);
     CHECK(result == PORT_OK); /* the port was opened for all our sockets */
@@ -306,14 +318,16 @@ static void remember_logged(struct store *store)
 
 static void log_unreachable(struct store *store)
 {
-    if (strcmp(store->cause, store->logged_cause) == 0 && store->now_ms - store->logged_ms < REMIND_MS)
+    if (strcmp(store->cause, store->logged_cause) == 0 && store->now_ms - store->logged_ms < REMIND_MS) {
         return;
+    }
     remember_logged(store);
-    if (store->failed && store->failure == SQLSTATE_SCHEMA)
+    if (store->failed && store->failure == SQLSTATE_SCHEMA) {
         log_event(store->log, LOG_ERROR, "database_not_migrated", LOG_TEXT("cause", store->cause),
                   LOG_TEXT("remedy", "alembic upgrade head"));
-    else
+    } else {
         log_event(store->log, LOG_WARN, "database_unreachable", LOG_TEXT("cause", store->cause));
+    }
 }
 
 static void wait_again(struct store *store)
@@ -338,8 +352,9 @@ static void connect_host(struct store *store)
         wait_again(store);
         return;
     }
-    if (store->state != STATE_RESOLVING)
+    if (store->state != STATE_RESOLVING) {
         move(store, STATE_RESOLVING);
+    }
     store->due_ms = UINT64_MAX;
     if (host->by_libpq) {
         store_target_resolve(&store->target, store->port);
@@ -365,10 +380,11 @@ static void connect_failed(struct store *store)
 {
     drop_connection(store);
     log_unreachable(store);
-    if (store_target_next(&store->target))
+    if (store_target_next(&store->target)) {
         connect_address(store);
-    else
+    } else {
         connect_host(store);
+    }
 }
 
 static void ignore_notice(void *context, const char *message)
@@ -387,8 +403,9 @@ static void connect_address(struct store *store)
         (void)snprintf(port, sizeof port, "%u", (unsigned)host->port);
     }
     const bool is_listed = host->name[0] != '\0' && store->target.host_count > 1;
-    if (is_listed)
+    if (is_listed) {
         (void)snprintf(port, sizeof port, "%u", (unsigned)host->port);
+    }
     /* What stands before dbname the URL may change; what stands after it, not. Empty values count as none. */
     const char *const keywords[] = {
         "fallback_application_name", "gssencmode", "dbname", "client_encoding", "host", "hostaddr", "port", NULL};
@@ -400,8 +417,9 @@ static void connect_address(struct store *store)
                                   address,
                                   port,
                                   NULL};
-    if (store->state != STATE_CONNECTING)
+    if (store->state != STATE_CONNECTING) {
         move(store, STATE_CONNECTING);
+    }
     store->failed = false;
     store->due_ms = store->now_ms + CONNECT_MS;
     store->connection = PQconnectStartParams(keywords, values, 1);
@@ -429,8 +447,9 @@ static void lose(struct store *store)
         log_unreachable(store);
     }
     wait_again(store);
-    if (was_up && store->handler.on_down != NULL)
+    if (was_up && store->handler.on_down != NULL) {
         store->handler.on_down(store->context);
+    }
 }
 
 /* Sends what libpq holds. False when the connection is lost with it. */
@@ -485,22 +504,26 @@ static void become_ready(struct store *store)
 static void go_up(struct store *store)
 {
     become_ready(store);
-    if (store->was_unreachable || store->logged_ms == 0)
+    if (store->was_unreachable || store->logged_ms == 0) {
         log_event(store->log, LOG_INFO, "database_up", LOG_TEXT("host", PQhost(store->connection)),
                   LOG_TEXT("port", PQport(store->connection)), LOG_TEXT("database", PQdb(store->connection)));
+    }
     store->was_unreachable = false;
     store->logged_cause[0] = '\0';
     store->logged_ms = store->now_ms;
-    if (store->handler.on_up != NULL)
+    if (store->handler.on_up != NULL) {
         store->handler.on_up(store->context);
-    if (store->has_batch)
+    }
+    if (store->has_batch) {
         send_batch(store);
+    }
 }
 
 static void decide(struct store *store, enum store_outcome outcome)
 {
-    if (store->state != STATE_READY)
+    if (store->state != STATE_READY) {
         become_ready(store);
+    }
     store->has_batch = false;
     backoff_reset(&store->backoff);
     const struct store_result result = {outcome, store->rejected, store->rejected_count, store->cause};
@@ -533,41 +556,46 @@ static void statement_done(struct store *store)
 {
     switch (store->state) {
     case STATE_SETTING:
-        if (store->failed)
+        if (store->failed) {
             lose(store);
-        else
+        } else {
             (void)started(store, PQsendPrepare(store->connection, "insert", insert_sql, COLUMN_COUNT, column_types),
                           STATE_PREPARING);
+        }
         break;
     case STATE_PREPARING:
-        if (store->failed)
+        if (store->failed) {
             lose(store);
-        else
+        } else {
             (void)started(store,
                           PQsendPrepare(store->connection, "lookup", lookup_sql, LOOKUP_COLUMN_COUNT, column_types),
                           STATE_PREPARING_LOOKUP);
+        }
         break;
     case STATE_PREPARING_LOOKUP:
-        if (store->failed)
+        if (store->failed) {
             lose(store);
-        else
+        } else {
             go_up(store);
+        }
         break;
     case STATE_INSERTING:
-        if (store->failed)
+        if (store->failed) {
             batch_failed(store);
-        else if (store->inserted_count == store->row_count && store->inserted_rejected_count == 0)
+        } else if (store->inserted_count == store->row_count && store->inserted_rejected_count == 0) {
             decide(store, STORE_STORED);
-        else
+        } else {
             (void)started(store, send_columns(store, "lookup", LOOKUP_COLUMN_COUNT), STATE_LOOKING_UP);
+        }
         break;
     case STATE_LOOKING_UP:
-        if (!store->failed)
+        if (!store->failed) {
             decide(store, STORE_STORED);
-        else if (store->failure == SQLSTATE_CONTENTION)
+        } else if (store->failure == SQLSTATE_CONTENTION) {
             batch_failed(store);
-        else
+        } else {
             lose(store); /* the rows are stored: whatever is wrong, it is not they */
+        }
         break;
     case STATE_CLOSED:
     case STATE_WAITING:
@@ -583,8 +611,9 @@ static void statement_done(struct store *store)
 static uint64_t read_u64(const char *bytes)
 {
     uint64_t value = 0;
-    for (size_t i = 0; i < sizeof value; i++)
+    for (size_t i = 0; i < sizeof value; i++) {
         value = value << 8 | (uint8_t)bytes[i];
+    }
     return value;
 }
 
@@ -596,10 +625,11 @@ static void take_result(struct store *store, const PGresult *result)
         const char *const primary = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
         store->failed = true;
         store->failure = sqlstate_kind(sqlstate);
-        if (sqlstate != NULL && primary != NULL)
+        if (sqlstate != NULL && primary != NULL) {
             (void)snprintf(store->cause, sizeof store->cause, "%s (SQLSTATE %s)", primary, sqlstate);
-        else
+        } else {
             (void)snprintf(store->cause, sizeof store->cause, "%s", PQresultErrorMessage(result));
+        }
         flatten(store->cause);
         return;
     }
@@ -609,8 +639,9 @@ static void take_result(struct store *store, const PGresult *result)
         store->inserted_rejected_count = read_u64(PQgetvalue(result, 0, 1));
     } else if (store->state == STATE_LOOKING_UP) {
         CHECK(tuples >= 0 && (size_t)tuples <= store->row_count);
-        for (int i = 0; i < tuples; i++)
+        for (int i = 0; i < tuples; i++) {
             store->rejected[store->rejected_count++] = (uint32_t)read_u64(PQgetvalue(result, i, 0)) - 1;
+        }
     }
 }
 
@@ -650,8 +681,9 @@ static void converse(struct store *store)
             PQclear(result);
             continue;
         }
-        if (store->state != STATE_READY && store->state != STATE_PAUSED)
+        if (store->state != STATE_READY && store->state != STATE_PAUSED) {
             statement_done(store);
+        }
         return;
     }
 }
@@ -668,24 +700,29 @@ void store_start(struct store *store, uint64_t now_ms)
 void store_on_event(struct store *store, uint64_t now_ms)
 {
     store->now_ms = now_ms;
-    if (store->connection == NULL)
+    if (store->connection == NULL) {
         return; /* an event that was reported with the one that ended the connection */
+    }
     unwatch(store);
-    if (store->state == STATE_CONNECTING)
+    if (store->state == STATE_CONNECTING) {
         connect_poll(store);
-    else
+    } else {
         converse(store);
-    if (store->watched == PORT_NONE)
+    }
+    if (store->watched == PORT_NONE) {
         watch(store);
+    }
 }
 
 bool store_on_job(struct store *store, const struct port_job *job, uint64_t now_ms)
 {
-    if (job != &store->resolve_job)
+    if (job != &store->resolve_job) {
         return false;
+    }
     store->now_ms = now_ms;
-    if (store->state != STATE_RESOLVING)
+    if (store->state != STATE_RESOLVING) {
         return true; /* closed meanwhile */
+    }
     if (store->target.address_count > 0) {
         connect_address(store);
         return true;
@@ -724,8 +761,9 @@ static void on_due(struct store *store)
     case STATE_PAUSED:
         unwatch(store);
         send_batch(store);
-        if (store->connection != NULL)
+        if (store->connection != NULL) {
             watch(store);
+        }
         break;
     case STATE_CLOSED:
     case STATE_RESOLVING:
@@ -738,15 +776,17 @@ static void on_due(struct store *store)
 uint64_t store_tick(struct store *store, uint64_t now_ms)
 {
     store->now_ms = now_ms;
-    if (now_ms >= store->due_ms)
+    if (now_ms >= store->due_ms) {
         on_due(store);
+    }
     return store->due_ms;
 }
 
 void store_close(struct store *store)
 {
-    if (store->state == STATE_CLOSED)
+    if (store->state == STATE_CLOSED) {
         return;
+    }
     drop_connection(store);
     move(store, STATE_CLOSED);
     store->due_ms = UINT64_MAX;
@@ -756,15 +796,17 @@ void store_begin(struct store *store)
 {
     CHECK(!store->has_batch);
     store->row_count = 0;
-    for (size_t i = 0; i < COLUMN_COUNT; i++)
+    for (size_t i = 0; i < COLUMN_COUNT; i++) {
         column_begin(&store->columns[i]);
+    }
 }
 
 bool store_add(struct store *store, const struct store_row *row)
 {
     CHECK(!store->has_batch && store->row_count < store->options.row_count_max);
-    if (!column_add_jsonb(&store->columns[CONTENT], row->content))
+    if (!column_add_jsonb(&store->columns[CONTENT], row->content)) {
         return false;
+    }
     struct column *const columns = store->columns;
     const bool added = column_add_text(&columns[CLIENT_ID], row->client_id) &&
                        column_add_text(&columns[MESSAGE_ID], row->message_id) &&
@@ -782,15 +824,18 @@ void store_submit(struct store *store, uint64_t now_ms)
 {
     CHECK(!store->has_batch && store->row_count > 0);
     store->now_ms = now_ms;
-    for (size_t i = 0; i < COLUMN_COUNT; i++)
+    for (size_t i = 0; i < COLUMN_COUNT; i++) {
         column_end(&store->columns[i]);
+    }
     store->has_batch = true;
-    if (store->state != STATE_READY)
+    if (store->state != STATE_READY) {
         return;
+    }
     unwatch(store);
     send_batch(store);
-    if (store->connection != NULL)
+    if (store->connection != NULL) {
         watch(store);
+    }
 }
 
 void store_forget(struct store *store)

@@ -20,8 +20,9 @@ static struct span cut(struct span *list, bool *more)
 static bool read_port(struct span text, uint16_t *port)
 {
     uint64_t value = STORE_PORT_DEFAULT;
-    if (text.bytes > 0 && !decimal_parse(text, 1, UINT16_MAX, &value))
+    if (text.bytes > 0 && !decimal_parse(text, 1, UINT16_MAX, &value)) {
         return false;
+    }
     *port = (uint16_t)value;
     return true;
 }
@@ -35,22 +36,28 @@ bool store_target_init(struct store_target *target, const char *hosts, const cha
     bool more_hosts = true;
     bool more_ports = true;
     while (more_hosts) {
-        if (target->host_count == STORE_HOSTS_MAX)
+        if (target->host_count == STORE_HOSTS_MAX) {
             return false;
+        }
         struct store_host *const host = &target->hosts[target->host_count++];
         const struct span name = cut(&host_list, &more_hosts);
-        if (name.bytes > STORE_HOST_BYTES_MAX || (!one_port && !more_ports))
+        if (name.bytes > STORE_HOST_BYTES_MAX || (!one_port && !more_ports)) {
             return false;
-        if (name.bytes > 0)
+        }
+        if (name.bytes > 0) {
             memcpy(host->name, name.data, name.bytes);
+        }
         host->by_libpq = has_addresses || name.bytes == 0 || name.data[0] == '/' || name.data[0] == '@';
-        if (!read_port(one_port ? port_list : cut(&port_list, &more_ports), &host->port))
+        if (!read_port(one_port ? port_list : cut(&port_list, &more_ports), &host->port)) {
             return false;
+        }
     }
-    if (!one_port && more_ports)
+    if (!one_port && more_ports) {
         return false;
-    if (has_addresses)
+    }
+    if (has_addresses) {
         target->host_count = 1; /* libpq walks the list by itself: nothing of it needs DNS */
+    }
     return true;
 }
 
@@ -77,8 +84,9 @@ void store_target_resolve(struct store_target *target, const struct port *port)
     }
     target->address_count =
         port->resolve(port->context, host->name, host->port, target->addresses, STORE_ADDRESSES_MAX);
-    if (target->address_count == 0)
+    if (target->address_count == 0) {
         (void)snprintf(target->error, sizeof target->error, "%s", port->error_text(port->context));
+    }
 }
 
 bool store_target_next(struct store_target *target)
