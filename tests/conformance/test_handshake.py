@@ -156,3 +156,15 @@ def test_storm(server):
             stream.socket.close()
     with Client(server.port) as client:
         client.alive()
+
+
+def test_more_silent_connects_than_the_table_holds(server):
+    """They fill the table and the queue behind it; their time runs out, and the next one is served."""
+    streams = [Stream(server.port) for _ in range(400)]
+    try:
+        with Client(server.port) as client:
+            client.alive()
+        assert streams[0].read_to_end().startswith(b"HTTP/1.1 408 ")
+    finally:
+        for stream in streams:
+            stream.socket.close()

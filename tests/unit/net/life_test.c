@@ -224,15 +224,15 @@ static void test_storm(void **state)
     options.connection_max = 400;
     options.accept_max = 16;
     net_open(&net, options);
-    int clients[300];
-    for (int index = 0; index < 300; index++) {
+    int clients[120];
+    for (int index = 0; index < 120; index++) {
         clients[index] = client_connect(&net);
     }
     net_turn(&net);
     assert_int_equal(net.server.connection_count, 16); /* bounded a turn */
-    NET_UNTIL(&net, net.server.connection_count == 300);
+    NET_UNTIL(&net, net.server.connection_count == 120);
     assert_int_equal(net.server.buffers.used_count, 0);
-    for (int index = 0; index < 300; index++) {
+    for (int index = 0; index < 120; index++) {
         if (index % 2 == 0) {
             client_reset(clients[index]);
         } else {
@@ -240,7 +240,7 @@ static void test_storm(void **state)
         }
     }
     NET_UNTIL(&net, net.server.connection_count == 0);
-    assert_int_equal(net.server.counters.refused[SERVER_REFUSED_LOST], 300);
+    assert_int_equal(net.server.counters.refused[SERVER_REFUSED_LOST], 120);
     net_close(&net);
 }
 
