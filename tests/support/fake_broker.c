@@ -33,7 +33,7 @@ void fake_broker_open(struct fake_broker *broker)
     broker->heartbeat = 60;
     broker->socket = -1;
     broker->publishes = calloc(FAKE_PUBLISHES_MAX, sizeof *broker->publishes);
-    broker->out_max = 16 * 1024 * 1024;
+    broker->out_max = 4 * 1024 * 1024;
     broker->out = malloc(broker->out_max);
     need(broker->publishes != NULL && broker->out != NULL, "memory");
     broker->listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -225,7 +225,9 @@ void fake_broker_cancel(struct fake_broker *broker, const char *consumer_tag)
 static void keep(char text[256], amqp_bytes_t bytes)
 {
     size_t count = bytes.len < 255 ? bytes.len : 255;
-    memcpy(text, bytes.bytes, count);
+    if (count > 0) {
+        memcpy(text, bytes.bytes, count);
+    }
     text[count] = '\0';
 }
 

@@ -7,7 +7,7 @@
 
 #include "port_posix.h"
 
-enum { TURNS_MAX = 20000, MEMORY_BYTES = 64 * 1024 * 1024, QUIET_TURNS = 8 };
+enum { TURNS_MAX = 20000, MEMORY_BYTES = 4 * 1024 * 1024, QUIET_TURNS = 4 };
 
 static void need(bool condition, const char *what)
 {
