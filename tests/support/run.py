@@ -56,7 +56,7 @@ def build():
     log = RUN / "build.log"
     log.unlink(missing_ok=True)
     quiet(["cmake", "--preset", "release"], log)
-    quiet(["cmake", "--build", "--preset", "release"], log)
+    quiet(["cmake", "--build", "--preset", "release", "--target", "postern-gateway", "postern-processor"], log)
     compiler = subprocess.run(["gcc", "-dumpfullversion"], stdout=subprocess.PIPE, text=True, check=True).stdout
     return f"build/release, gcc {compiler.strip()}"
 
