@@ -117,7 +117,11 @@ static void on_message(void *context, struct session *session, struct span body)
         log_event(&gateway->log, LOG_INFO, "message_down", LOG_SPAN("client", session_client_id(session)),
                   LOG_U64("bytes", body.bytes));
     }
-    (void)clients_tell(gateway, session, body);
+    struct span client_id = session_client_id(session);
+    if (!clients_tell(gateway, session, body)) {
+        log_event(&gateway->log, LOG_INFO, "downlink_message_lost", LOG_SPAN("client", client_id),
+                  LOG_U64("bytes", body.bytes), LOG_TEXT("reason", "its connection is closing"));
+    }
 }
 
 const struct outbox_handler answers_outbox_handler = {.on_receipt = on_receipt, .on_room = on_room};

@@ -11,7 +11,7 @@
 enum { PLAN_BYTES_MAX = 16384 }; /* of the written table */
 
 /* Writes the table: what, how many, bytes each, bytes in all, and the total. program_bytes is the program's own fixed
- * record, port_bytes what the port takes; they are rows of their own. */
+ * record, port_bytes what the port takes; these and the AMQP library's buffers are rows of their own. */
 void plan_write(struct text *text, const struct arena *arena, size_t program_bytes, size_t port_bytes);
 
 #endif
