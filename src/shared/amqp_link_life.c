@@ -670,6 +670,7 @@ void amqp_link_close(struct amqp_link *link, uint64_t now_ms)
 {
     if (amqp_link_can_write(link) && amqp_link_write_close(link)) {
         move(link, AMQP_PHASE_CLOSING);
+        amqp_wire_make_last(&link->wire);
         link->close_due_ms = now_ms + CLOSE_MS;
     } else {
         amqp_wire_stop(&link->wire);

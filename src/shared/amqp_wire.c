@@ -103,6 +103,11 @@ void amqp_wire_stop(struct amqp_wire *wire)
     wire->is_stopping = wire->state != AMQP_WIRE_DOWN;
 }
 
+void amqp_wire_make_last(struct amqp_wire *wire)
+{
+    wire->is_last = true;
+}
+
 /* Where the next attempt goes, and after which wait. */
 static uint32_t plan_next_ms(struct amqp_wire *wire)
 {
@@ -160,10 +165,8 @@ static void drop(struct amqp_wire *wire)
         wire->port->close_socket(wire->port->context, wire->socket);
         wire->socket = PORT_NONE;
     }
-    if (wire->is_stopping) {
-        if (wire->state != AMQP_WIRE_DOWN) {
-            move(wire, AMQP_WIRE_DOWN);
-        }
+    if (wire->is_stopping || wire->is_last) {
+        move(wire, AMQP_WIRE_DOWN);
     } else {
         char where_buffer[AMQP_HOST_BYTES_MAX + 80];
         struct text where = text_in(where_buffer, sizeof where_buffer);
@@ -315,6 +318,7 @@ void amqp_wire_start(struct amqp_wire *wire, uint64_t now_ms)
     wire->due_ms = now_ms;
     wire->address_count = 0;
     wire->tried_count = 0;
+    wire->is_last = false;
 }
 
 /* What a peer that is no AMQP 0-9-1 broker says first. */

@@ -95,6 +95,7 @@ struct amqp_wire {
     bool is_writable; /* the socket took all it was last given */
     bool is_failed;
     bool is_stopping;
+    bool is_last;      /* no attempt follows this connection */
     const char *stage; /* static text for the log: what is being done, or awaited */
     const char *cause;
     const char *remedy;
@@ -142,6 +143,9 @@ void amqp_wire_fail(struct amqp_wire *wire, const char *cause, struct span detai
 
 /* Ends the connection, or any attempt at one, for good: the state becomes DOWN. */
 void amqp_wire_stop(struct amqp_wire *wire);
+
+/* Whatever ends the present connection, none follows: the state becomes DOWN. */
+void amqp_wire_make_last(struct amqp_wire *wire);
 
 /* What the broker and we agreed on. */
 void amqp_wire_tune(struct amqp_wire *wire, uint32_t frame_bytes_max, uint32_t heartbeat_s);

@@ -482,7 +482,10 @@ static bool flush(struct fake_broker *broker)
 bool fake_broker_step(struct fake_broker *broker)
 {
     bool is_busy = false;
-    if (broker->socket < 0 && !broker->is_deaf) {
+    if (broker->is_deaf) {
+        return false;
+    }
+    if (broker->socket < 0) {
         broker->socket = accept4(broker->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (broker->socket >= 0) {
             int one = 1;
