@@ -99,7 +99,7 @@ class Gateway(Program):
     log_default = "logs/websocket.log"
 
     def __init__(self, build, folder, port=None, **settings):
-        self.port = port or free_port()
+        self.port = port or int(settings.get("PORT", 0)) or free_port()
         defaults = {"LISTEN_ADDRESS": "127.0.0.1", "PORT": self.port, "GATEWAY_ID": f"gw-{self.port}"}
         super().__init__("postern-gateway", build, folder, {**defaults, **settings})
 
