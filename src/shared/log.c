@@ -5,6 +5,8 @@
  * lines holds a part of the failed write: it gets a newline first, so that the torn line stays alone. */
 #include "log.h"
 
+#include <stdio.h>
+
 #include "arena.h"
 #include "check.h"
 #include "port.h"

@@ -3,6 +3,8 @@
  *
  *     settings_table template > .env.template
  *     settings_table markdown      (the README's table, between its settings marks) */
+#include <stdio.h>
+
 #include "settings.h"
 #include "text.h"
 

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Reads documents from standard input, each behind its length (four bytes, the least first), and answers each with a
  * line: "- <error> <offset>", or "+ " and the document as the nodes show it: strings in hexadecimal, no blanks. */
+#include <stdio.h>
+
 #include "arena.h"
 #include "json.h"
 
