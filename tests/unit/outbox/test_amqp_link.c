@@ -109,6 +109,7 @@ static void on_return(void *context, uint16_t code, struct span text, const stru
 static void check_properties(const struct amqp_message *message)
 {
     assert_true(span_is(message->exchange, "postern.downlink"));
+    assert_true(span_is(message->routing_key, "client.dev-7"));
     assert_true(span_is(message->content_type, "application/json"));
     assert_true(span_is(message->correlation_id, "ref-1"));
     assert_true(span_is(message->reply_to, "gateway.gw-1"));
