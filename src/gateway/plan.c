@@ -53,7 +53,7 @@ void plan_write(struct text *text, const struct arena *arena, size_t program_byt
     write_row(text, "the program's own record", 1, program_bytes, program_bytes);
     write_row(text, "sockets, poller and worker (port)", 1, port_bytes, port_bytes);
     write_row(text, "the AMQP library's buffers", LINK_COUNT, AMQP_LINK_LIBRARY_BYTES,
-              LINK_COUNT * AMQP_LINK_LIBRARY_BYTES);
+              (size_t)LINK_COUNT * AMQP_LINK_LIBRARY_BYTES);
     size_t total_bytes = arena->used_bytes + program_bytes + port_bytes + LINK_COUNT * (size_t)AMQP_LINK_LIBRARY_BYTES;
     write_padded(text, span_text("total"), WHAT_COLUMNS + 2 * NUMBER_COLUMNS, false);
     write_number(text, total_bytes);
