@@ -229,12 +229,36 @@ static void test_it_fills_to_its_counts_and_no_further(void **state)
     end(model);
 }
 
+/* The last byte before the oldest record may be used, and the next one not. */
+static void test_a_ring_filled_to_the_last_byte_is_full(void **state)
+{
+    (void)state;
+    struct model *model = make();
+    for (size_t i = 0; i < 10; i++) {
+        push(model, 200);
+    }
+    assert_null(window_reserve(&model->window, 2));
+    for (size_t i = 0; i < 5; i++) {
+        publish(model);
+    }
+    (void)window_ack(&model->window, 5, true, on_confirmed, model);
+    for (size_t i = 0; i < 5; i++) {
+        push(model, 200);
+        check(model);
+    }
+    assert_int_equal(window_bytes(&model->window), BYTES);
+    assert_null(window_reserve(&model->window, 2));
+    assert_false(window_has_room(&model->window, 1, 2));
+    end(model);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_it_does_what_the_plain_model_does),
         cmocka_unit_test(test_promised_room_is_there),
         cmocka_unit_test(test_it_fills_to_its_counts_and_no_further),
+        cmocka_unit_test(test_a_ring_filled_to_the_last_byte_is_full),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
