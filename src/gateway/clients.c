@@ -287,15 +287,10 @@ static void take(struct gateway *gateway, struct session *session, const struct 
         .queue_index = (uint8_t)queue_index,
         .origin = {.session_index = handle.index,
                    .session_generation = handle.generation,
-                   .seq = session->message_count,
-                   .receipts_mask = session->receipts_mask},
+                   .seq = session->message_count},
     };
     // `readable` was asked before these bytes were read, with a bound for all they could bring.
     CHECK(outbox_take(gateway->outbox, &message, gateway->now_ms) == OUTBOX_TAKEN);
-    if (log_messages(&gateway->log)) {
-        log_event(&gateway->log, LOG_INFO, "message_taken", LOG_SPAN("client", message.client_id),
-                  LOG_SPAN("id", message.id), LOG_U64("seq", session->message_count), LOG_SPAN("type", message.type));
-    }
 }
 
 static void on_message(void *context, struct connection_handle connection, uint8_t *data, size_t bytes, bool is_binary)

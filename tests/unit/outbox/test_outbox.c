@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "rig.h"
+#include "text.h"
 
 enum { MESSAGES = 512, CONTENT_MAX = 16384, RECEIPTS_MAX = 20000, HEARTBEAT_S = 5 };
 
@@ -30,7 +31,6 @@ static void on_receipt(void *context, const struct outbox_receipt *receipt)
     assert_true(receipt->origin.seq < RECEIPTS_MAX);
     assert_int_equal(receipt->origin.session_index, receipt->origin.seq + 1);
     assert_int_equal(receipt->origin.session_generation, receipt->origin.seq + 2);
-    assert_int_equal(receipt->origin.receipts_mask, 5);
     char client[16];
     snprintf(client, sizeof client, "c%u", receipt->origin.seq % 3);
     assert_true(span_is(receipt->client_id, client));
@@ -111,7 +111,7 @@ static enum outbox_taken take_as(struct test *test, bool has_id, const char *con
                                            .content = span_text(content),
                                            .received_wall_ms = 1795449192123,
                                            .queue_index = 0,
-                                           .origin = {n + 1, n + 2, n, 5}};
+                                           .origin = {n + 1, n + 2, n}};
     enum outbox_taken taken = outbox_take(test->rig.outbox, &message, test->rig.now_ms);
     test->taken += taken == OUTBOX_TAKEN;
     return taken;
@@ -122,6 +122,13 @@ static void take(struct test *test, size_t count)
     for (size_t i = 0; i < count; i++) {
         assert_int_equal(take_as(test, true, "{\"a\":1}"), OUTBOX_TAKEN);
     }
+}
+
+/* A receipt's ref as it comes back for a client. */
+static enum outbox_ref settle(struct test *test, const char *client, const char *ref, struct outbox_origin *origin)
+{
+    uint64_t sequence;
+    return outbox_settle(test->rig.outbox, span_text(client), span_text(ref), origin, &sequence);
 }
 
 static uint32_t number_of(const struct fake_publish *publish)
@@ -399,6 +406,94 @@ static void test_nacks_with_acks_between_are_waited_for(void **state)
     end(test);
 }
 
+/* A quorum queue without its majority says neither yes nor no. */
+static void test_what_hangs_after_a_nack_is_given_up(void **state)
+{
+    (void)state;
+    struct test *test = make(MESSAGES, 64, 1 << 20);
+    start(test);
+    take(test, 10);
+    test->published = 10;
+    assert_true(rig_until(&test->rig, has_published, test));
+    fake_broker_nack(&test->rig.broker, 4, false);
+    fake_broker_ack(&test->rig.broker, 3, false);
+    rig_settle(&test->rig);
+    take(test, 1);
+    rig_pass(&test->rig, 4900, 100);
+    assert_int_equal(test->rig.broker.connection_count, 1);
+    assert_int_equal(test->rig.broker.publish_count, 10);
+    rig_pass(&test->rig, 600, 100);
+    rig_settle(&test->rig);
+    assert_int_equal(test->rig.broker.connection_count, 2);
+    assert_int_equal(outbox_counters(test->rig.outbox)->relinked_count, 1);
+    assert_int_equal(rig_log_count(&test->rig, "the broker had still not decided"), 1);
+    assert_int_equal(test->rig.broker.publish_count, 20);
+    assert_int_equal(number_of(&test->rig.broker.publishes[10]), 0);
+    fake_broker_ack(&test->rig.broker, 10, true);
+    finish(test);
+    end(test);
+}
+
+/* In an alarm the broker reads no publishes, so its silence about them says nothing. */
+static void test_an_alarm_stops_the_clock_of_nacks(void **state)
+{
+    (void)state;
+    struct test *test = make(MESSAGES, 64, 1 << 20);
+    start(test);
+    take(test, 3);
+    test->published = 3;
+    assert_true(rig_until(&test->rig, has_published, test));
+    fake_broker_blocked(&test->rig.broker, true);
+    fake_broker_nack(&test->rig.broker, 2, false);
+    rig_settle(&test->rig);
+    for (size_t i = 0; i < 8; i++) {
+        rig_pass(&test->rig, 1000, 100);
+        rig_settle(&test->rig);
+    }
+    assert_int_equal(test->rig.broker.connection_count, 1);
+    fake_broker_blocked(&test->rig.broker, false);
+    rig_settle(&test->rig);
+    rig_pass(&test->rig, 900, 100);
+    assert_int_equal(test->rig.broker.connection_count, 1);
+    fake_broker_ack(&test->rig.broker, 3, true);
+    rig_settle(&test->rig);
+    rig_pass(&test->rig, 200, 100);
+    assert_int_equal(test->rig.broker.publish_count, 4);
+    fake_broker_ack(&test->rig.broker, 4, true);
+    finish(test);
+    assert_int_equal(test->rig.broker.connection_count, 1);
+    assert_int_equal(outbox_counters(test->rig.outbox)->relinked_count, 0);
+    end(test);
+}
+
+static void test_a_message_without_an_id_goes_by_one_name_in_all_logs(void **state)
+{
+    (void)state;
+    struct test *test = make(MESSAGES, 64, 1 << 20);
+    test->rig.log.options.messages = true;
+    start(test);
+    assert_int_equal(take_as(test, true, "1"), OUTBOX_TAKEN);
+    assert_int_equal(take_as(test, false, "2"), OUTBOX_TAKEN);
+    test->published = 2;
+    assert_true(rig_until(&test->rig, has_published, test));
+    const char *made = strchr(test->rig.broker.publishes[1].message_id, ':') + 1;
+    char line[512];
+    char id[OUTBOX_ID_BYTES_MAX];
+    struct text text = text_in(id, sizeof id);
+    outbox_write_id(test->rig.outbox, &text, 2);
+    assert_true(span_is(text_span(&text), made));
+    snprintf(line, sizeof line, "event=message_taken client=c1 id=%s seq=1 type=text", made);
+    assert_int_equal(rig_log_count(&test->rig, line), 1);
+    snprintf(line, sizeof line, "event=message_published client=c1 id=%s queue=messages", made);
+    assert_int_equal(rig_log_count(&test->rig, line), 1);
+    assert_int_equal(rig_log_count(&test->rig, "event=message_taken client=c0 id=0 seq=0"), 1);
+    assert_int_equal(rig_log_count(&test->rig, "event=message_published client=c0 id=0 queue=messages"), 1);
+    fake_broker_ack(&test->rig.broker, 2, true);
+    test->wanted = 2;
+    assert_true(rig_until(&test->rig, is_queued, test));
+    end(test);
+}
+
 static void test_a_returned_message_is_not_confirmed_by_its_ack(void **state)
 {
     (void)state;
@@ -594,20 +689,19 @@ static void test_the_processors_word_may_overtake_the_confirm(void **state)
     take(test, 8);
     test->published = 8;
     assert_true(rig_until(&test->rig, has_published, test));
-    struct outbox_origin origin = {0, 0, 0, 0};
+    struct outbox_origin origin = {0, 0, 0};
     const char *ref = test->rig.broker.publishes[4].correlation_id;
-    assert_int_equal(outbox_settle(test->rig.outbox, span_text(ref), &origin), OUTBOX_REF_OURS);
+    assert_int_equal(settle(test, "c1", ref, &origin), OUTBOX_REF_OURS);
     assert_int_equal(origin.session_index, 5);
     assert_int_equal(origin.session_generation, 6);
     assert_int_equal(origin.seq, 4);
-    assert_int_equal(origin.receipts_mask, 5);
     assert_int_equal(test->receipts[4], 1);
-    assert_int_equal(outbox_settle(test->rig.outbox, span_text(ref), &origin), OUTBOX_REF_OURS);
+    assert_int_equal(settle(test, "c1", ref, &origin), OUTBOX_REF_OURS);
     assert_int_equal(test->receipts[4], 1);
     fake_broker_ack(&test->rig.broker, 8, true);
     rig_settle(&test->rig);
     check_receipts(test);
-    assert_int_equal(outbox_settle(test->rig.outbox, span_text(ref), &origin), OUTBOX_REF_OURS);
+    assert_int_equal(settle(test, "c1", ref, &origin), OUTBOX_REF_OURS);
     check_receipts(test);
     end(test);
 }
@@ -621,8 +715,8 @@ static void test_a_settled_message_is_not_published_again(void **state)
     test->published = 3;
     assert_true(rig_until(&test->rig, has_published, test));
     struct outbox_origin origin;
-    (void)outbox_settle(test->rig.outbox, span_text(test->rig.broker.publishes[0].correlation_id), &origin);
-    (void)outbox_settle(test->rig.outbox, span_text(test->rig.broker.publishes[1].correlation_id), &origin);
+    (void)settle(test, "c0", test->rig.broker.publishes[0].correlation_id, &origin);
+    (void)settle(test, "c1", test->rig.broker.publishes[1].correlation_id, &origin);
     fake_broker_reset(&test->rig.broker);
     rig_settle(&test->rig);
     rig_pass(&test->rig, 200, 100);
@@ -643,27 +737,53 @@ static void test_foreign_and_broken_refs_are_told_apart(void **state)
     struct outbox_origin origin;
     assert_true(strlen(ref) <= OUTBOX_REF_BYTES_MAX);
     for (size_t cut = 0; cut < strlen(ref) - 1; cut++) {
-        assert_int_equal(outbox_settle(test->rig.outbox, span_of(ref, cut), &origin), OUTBOX_REF_FOREIGN);
+        char shorter[512];
+        snprintf(shorter, sizeof shorter, "%.*s", (int)cut, ref);
+        assert_int_equal(settle(test, "c0", shorter, &origin), OUTBOX_REF_FOREIGN);
     }
-    const char *endings[] = {".1.0.0.0.0.0", ".1.0.0.0.256",        ".01.0.0.0.0", ".1.0.0.0.",
-                             ".-1.0.0.0.0",  ".1.4294967296.0.0.0", ".1,0.0.0.0"};
+    const char *endings[] = {".1.0.0.0.0",        ".1.0.0",  ".01.0.0.0", ".1.0.0.", ".-1.0.0.0",
+                             ".1.4294967296.0.0", ".1,0.0.0"};
     size_t boot = (size_t)(strchr(ref, '.') - ref);
     for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++) {
         char broken[512];
         snprintf(broken, sizeof broken, "%.*s%s", (int)boot, ref, endings[i]);
-        assert_int_equal(outbox_settle(test->rig.outbox, span_text(broken), &origin), OUTBOX_REF_FOREIGN);
+        assert_int_equal(settle(test, "c0", broken, &origin), OUTBOX_REF_FOREIGN);
     }
     char other[512];
     snprintf(other, sizeof other, "%s", ref);
     other[0] = other[0] == 'a' ? 'b' : 'a';
-    assert_int_equal(outbox_settle(test->rig.outbox, span_text(other), &origin), OUTBOX_REF_FOREIGN);
+    assert_int_equal(settle(test, "c0", other, &origin), OUTBOX_REF_FOREIGN);
     /* Ours, but of a message never taken, or not published yet: settles nothing. */
-    snprintf(other, sizeof other, "%.*s.999.1.2.0.5", (int)boot, ref);
-    assert_int_equal(outbox_settle(test->rig.outbox, span_text(other), &origin), OUTBOX_REF_OURS);
+    snprintf(other, sizeof other, "%.*s.999.1.2.0", (int)boot, ref);
+    assert_int_equal(settle(test, "c0", other, &origin), OUTBOX_REF_OURS);
     take(test, 1);
-    snprintf(other, sizeof other, "%.*s.3.3.4.2.5", (int)boot, ref);
-    assert_int_equal(outbox_settle(test->rig.outbox, span_text(other), &origin), OUTBOX_REF_OURS);
+    snprintf(other, sizeof other, "%.*s.3.3.4.2", (int)boot, ref);
+    assert_int_equal(settle(test, "c2", other, &origin), OUTBOX_REF_OURS);
     assert_int_equal(test->receipt_count, 0);
+    fake_broker_ack(&test->rig.broker, 2, true);
+    finish(test);
+    end(test);
+}
+
+static void test_a_ref_settles_nothing_for_another_client(void **state)
+{
+    (void)state;
+    struct test *test = make(MESSAGES, 64, 1 << 20);
+    start(test);
+    take(test, 2);
+    test->published = 2;
+    assert_true(rig_until(&test->rig, has_published, test));
+    struct outbox_origin origin;
+    const char *ref = test->rig.broker.publishes[1].correlation_id;
+    for (size_t i = 0; i < 3; i++) {
+        assert_int_equal(settle(test, "c0", ref, &origin), OUTBOX_REF_FOREIGN);
+    }
+    assert_int_equal(test->receipt_count, 0);
+    assert_int_equal(outbox_counters(test->rig.outbox)->depth_count, 2);
+    assert_int_equal(rig_log_count(&test->rig, "level=warn event=receipt_ref_mismatch client=c0"),
+                     2); /* the 1st, 2nd */
+    assert_int_equal(settle(test, "c1", ref, &origin), OUTBOX_REF_OURS);
+    assert_int_equal(test->receipts[1], 1);
     fake_broker_ack(&test->rig.broker, 2, true);
     finish(test);
     end(test);
@@ -778,6 +898,10 @@ int main(void)
         cmocka_unit_test(test_the_processors_word_may_overtake_the_confirm),
         cmocka_unit_test(test_a_settled_message_is_not_published_again),
         cmocka_unit_test(test_foreign_and_broken_refs_are_told_apart),
+        cmocka_unit_test(test_a_ref_settles_nothing_for_another_client),
+        cmocka_unit_test(test_what_hangs_after_a_nack_is_given_up),
+        cmocka_unit_test(test_an_alarm_stops_the_clock_of_nacks),
+        cmocka_unit_test(test_a_message_without_an_id_goes_by_one_name_in_all_logs),
         cmocka_unit_test(test_messages_taken_while_the_broker_is_away_wait_in_order),
         cmocka_unit_test(test_a_storm_of_faults_loses_nothing),
         cmocka_unit_test(test_closing_says_goodbye),
