@@ -431,6 +431,29 @@ static void test_a_full_out_buffer_takes_all_of_a_message_or_nothing(void **stat
     end(test);
 }
 
+/* A broker that does not read is waited for by the poller, not by sending again and again. */
+static void test_a_socket_that_takes_nothing_is_waited_for(void **state)
+{
+    (void)state;
+    struct test *test = make();
+    start(test);
+    test->rig.broker.is_deaf = true;
+    size_t taken = 0;
+    for (size_t i = 0; i < 3000; i++) {
+        taken += amqp_link_publish(test->rig.link, message_of(20000)) != 0;
+        rig_turn(&test->rig);
+    }
+    assert_true(amqp_link_out_bytes(test->rig.link) > 0);
+    uint64_t sends = amqp_link_counters(test->rig.link)->send_count;
+    rig_settle(&test->rig);
+    assert_true(amqp_link_counters(test->rig.link)->send_count <= sends + 1);
+    test->rig.broker.is_deaf = false;
+    rig_settle(&test->rig);
+    assert_int_equal(test->rig.broker.publish_count, taken);
+    assert_int_equal(amqp_link_out_bytes(test->rig.link), 0);
+    end(test);
+}
+
 static void publish_too_much(void *argument)
 {
     (void)amqp_link_publish(argument, message_of(AMQP_LINK_OUT_BYTES_MIN));
@@ -736,6 +759,14 @@ static void test_a_link_is_started_again_after_a_close(void **state)
     assert_int_equal(amqp_link_state(test->rig.link), AMQP_LINK_DOWN);
     rig_pass(&test->rig, 60000, 1000);
     assert_int_equal(test->rig.broker.connection_count, 4);
+    /* One that breaks after a new start is. */
+    start(test);
+    fake_broker_reset(&test->rig.broker);
+    rig_settle(&test->rig);
+    rig_pass(&test->rig, 200, 100);
+    assert_true(rig_until(&test->rig, is_open, test));
+    amqp_link_close(test->rig.link, test->rig.now_ms);
+    rig_settle(&test->rig);
     /* A broker that does not answer is not waited for longer than five seconds. */
     start(test);
     test->rig.broker.is_deaf = true;
@@ -760,6 +791,7 @@ int main(void)
         cmocka_unit_test(test_a_cancelled_consumer_is_told),
         cmocka_unit_test(test_large_bodies_are_cut_to_the_agreed_frame),
         cmocka_unit_test(test_a_full_out_buffer_takes_all_of_a_message_or_nothing),
+        cmocka_unit_test(test_a_socket_that_takes_nothing_is_waited_for),
         cmocka_unit_test(test_a_message_beyond_the_out_buffer_is_a_mistake),
         cmocka_unit_test(test_nothing_is_written_without_a_channel),
         cmocka_unit_test(test_a_broker_that_refuses_is_told_with_cause_and_remedy),
