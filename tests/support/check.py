@@ -149,10 +149,10 @@ def clang_tidy():
 
 
 def cross(architecture, debian):
-    """A cross build and its unit tests under qemu-user."""
+    """A cross build and its unit tests under qemu-user; those named host_ start programs, which qemu-user cannot."""
     must(["toolchains/sysroot.sh", debian, f"build/sysroot/{debian}"])
     build(architecture)
-    return ctest(architecture)
+    return ctest(architecture, "-E", "^host_")
 
 
 LANES = [
