@@ -53,8 +53,8 @@ struct outbox *outbox_init(struct arena *arena, struct port *port, struct log *l
                 options->content_bytes_max + OUTBOX_OVERHEAD_BYTES_MAX, options->window_count_max);
     uplink_init(uplink, arena, port, log, options, window, outbox == NULL ? NULL : &outbox->counters, on_confirmed,
                 outbox);
-    if (arena_measuring(arena)) {
-        return NULL;
+    if (outbox == NULL) {
+        return NULL; /* the arena measures */
     }
     outbox->port = port;
     outbox->log = log;
