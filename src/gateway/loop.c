@@ -6,6 +6,7 @@
 #include "check.h"
 #include "clients.h"
 #include "gateway.h"
+#include "usage.h"
 
 static uint64_t monotonic_ms(const struct gateway *gateway)
 {
@@ -57,6 +58,7 @@ static bool handle_signals(struct gateway *gateway)
     if (signals & PORT_SIGNAL_REOPEN) {
         log_reopen(&gateway->log);
         log_event(&gateway->log, LOG_INFO, "log_reopened");
+        usage_log(gateway);
     }
     if (signals & PORT_SIGNAL_STOP) {
         if (drain_running(&gateway->drain)) {
@@ -115,6 +117,7 @@ enum gateway_exit gateway_run(struct gateway *gateway)
     do {
         turned = gateway_turn(gateway);
     } while (turned == GATEWAY_TURN_ON);
+    usage_log(gateway);
     log_event(&gateway->log, LOG_INFO, "gateway_stopped");
     return turned == GATEWAY_DRAINED ? GATEWAY_EXIT_OK : GATEWAY_EXIT_FAILED;
 }
