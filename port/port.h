@@ -38,7 +38,7 @@ struct port_address {
 };
 
 /* What the poller watches for and reports. PORT_HANGUP is always reported: the stream is dead, or its peer ended its
- * side while PORT_READ was not asked for (a system may be unable to tell the latter). */
+ * side while nothing was asked for (a system may be unable to tell the latter). */
 enum { PORT_READ = 1, PORT_WRITE = 2, PORT_HANGUP = 4 };
 
 struct port_event {

@@ -4,15 +4,18 @@
  * tag is still open, single acks go past it: a broker in an alarm confirms no dead letters, and must be relieved of
  * stored messages all the same.
  *
+ * Each consume has a consumer tag of its own: a quorum queue of RabbitMQ 3.10 crashes the channel when a tag is
+ * cancelled and used again while messages are unsettled (rabbitmq-server #5927).
+ *
  * A body longer than the link's buffer cannot be stored and cannot be dead-lettered either, for want of the body. It is
  * kept unsettled, so that it is lost in no case, and the log says so. */
 #include "consumer.h"
 
+#include <inttypes.h>
+
 #include "arena.h"
 #include "check.h"
 #include "log.h"
-
-static const struct span consumer_tag = SPAN("postern");
 
 #define TO(state) (1u << (state))
 static const unsigned moves[CONSUMER_STATE_COUNT] = {
@@ -222,6 +225,21 @@ static void settle_singly(struct consumer *consumer)
     }
 }
 
+static struct span consumer_tag(const struct consumer *consumer)
+{
+    return span_text(consumer->tag);
+}
+
+static bool begin_consuming(struct consumer *consumer)
+{
+    (void)snprintf(consumer->tag, sizeof consumer->tag, "postern-%" PRIu64, consumer->consume_count + 1);
+    if (!amqp_link_consume(consumer->link, consumer->steps[0].queue.name, consumer_tag(consumer))) {
+        return false;
+    }
+    consumer->consume_count++;
+    return true;
+}
+
 static void switch_consuming(struct consumer *consumer)
 {
     const bool is_empty = intake_count(&consumer->intake) == 0;
@@ -230,13 +248,12 @@ static void switch_consuming(struct consumer *consumer)
         if (is_empty) {
             consumer->overflowed = false;
         }
-        if (consumer->wanted && is_empty &&
-            amqp_link_consume(consumer->link, consumer->steps[0].queue.name, consumer_tag)) {
+        if (consumer->wanted && is_empty && begin_consuming(consumer)) {
             move(consumer, CONSUMER_ASKED);
         }
         break;
     case CONSUMER_ON:
-        if ((!consumer->wanted || consumer->overflowed) && amqp_link_cancel(consumer->link, consumer_tag)) {
+        if ((!consumer->wanted || consumer->overflowed) && amqp_link_cancel(consumer->link, consumer_tag(consumer))) {
             move(consumer, CONSUMER_CANCELLING);
         }
         break;

@@ -22,7 +22,7 @@ struct arena;
 struct log;
 struct port;
 
-enum { CONSUMER_STEPS = 2 };
+enum { CONSUMER_STEPS = 2, CONSUMER_TAG_BYTES = sizeof("postern-") + 20 };
 
 enum consumer_state {
     CONSUMER_AWAY,       /* no channel, or its queue is not declared yet */
@@ -48,6 +48,8 @@ struct consumer {
     enum consumer_state state;
     bool wanted;
     bool overflowed; /* a delivery found no room: off until the intake is empty */
+    uint64_t consume_count;
+    char tag[CONSUMER_TAG_BYTES]; /* of the last consume */
     struct intake intake;
     struct json json;
     uint64_t held_tag;   /* the lowest delivery that is kept unsettled; UINT64_MAX: none */
@@ -65,7 +67,7 @@ struct consumer_options {
     uint16_t prefetch;
     size_t body_bytes_max;
     size_t intake_bytes;
-    struct span id_prefix; /* see intake.h; stays alive */
+    struct span id_prefix;       /* see intake.h; stays alive */
     struct siphash_key hash_key; /* random and secret */
 };
 

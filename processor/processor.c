@@ -192,12 +192,19 @@ static void on_result(void *context, const struct store_result *result)
     processor->row_count = 0;
 }
 
+/* Dead ones at a range's beginning may have left the intake before the range is looked at. */
+static uint64_t present(const struct processor *processor, uint64_t sequence)
+{
+    const uint64_t first = processor->consumer.intake.first;
+    return sequence > first ? sequence : first;
+}
+
 /* Sends the pending ones of the range, as many as fit. Returns where it ended. */
 static uint64_t submit(struct processor *processor, struct processor_range range)
 {
     store_begin(processor->store);
     processor->row_count = 0;
-    uint64_t sequence = range.from;
+    uint64_t sequence = present(processor, range.from);
     for (; sequence < range.to && processor->row_count < processor->settings->processor_batch; sequence++) {
         const struct delivery *const delivery = delivery_at(processor, sequence);
         if (delivery->state != DELIVERY_PENDING) {
@@ -227,6 +234,7 @@ static uint64_t submit(struct processor *processor, struct processor_range range
 static uint64_t batch_due_ms(struct processor *processor)
 {
     const struct intake *const intake = &processor->consumer.intake;
+    processor->next = present(processor, processor->next);
     if (processor->next == intake->end) {
         return UINT64_MAX;
     }

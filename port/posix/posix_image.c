@@ -65,8 +65,8 @@ void port_posix_image(struct port_posix_image *image)
     *image = walk.image;
 }
 
-/* Atomic, because the worker may be at the same byte. Not checked by AddressSanitizer, because a page may begin with the
- * guard of a variable. */
+/* Atomic, because the worker may be at the same byte. Not checked by AddressSanitizer, because a page may begin with
+ * the guard of a variable. */
 __attribute__((no_sanitize("address"))) static void touch(uintptr_t page, bool is_writable)
 {
     uint8_t *byte = (uint8_t *)page;

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The origin that the outbox carries names a session by handle, so a receipt finds its connection without a lookup; a
+/* The outbox begins to publish when the downlink's queue stands, so that the first receipts of a new gateway find it.
+ *
+ * The origin that the outbox carries names a session by handle, so a receipt finds its connection without a lookup; a
  * processor's receipt carries the same origin inside its ref, which the outbox reads. */
 #include "answers.h"
 
@@ -70,6 +72,12 @@ static void on_room(void *context)
     gateway->room_came = true;
 }
 
+static void on_settled(void *context)
+{
+    struct gateway *gateway = context;
+    outbox_start(gateway->outbox, gateway->now_ms);
+}
+
 static void on_receipts(void *context, struct span body)
 {
     struct gateway *gateway = context;
@@ -125,4 +133,5 @@ static void on_message(void *context, struct session *session, struct span body)
 }
 
 const struct outbox_handler answers_outbox_handler = {.on_receipt = on_receipt, .on_room = on_room};
-const struct downlink_handler answers_downlink_handler = {.on_message = on_message, .on_receipts = on_receipts};
+const struct downlink_handler answers_downlink_handler = {
+    .on_settled = on_settled, .on_message = on_message, .on_receipts = on_receipts};

@@ -145,16 +145,27 @@ static void on_channel(void *context)
     amqp_topology_on_channel(&downlink->topology);
 }
 
+static void settle(struct downlink *downlink)
+{
+    if (!downlink->settled) {
+        downlink->settled = true;
+        downlink->handler.on_settled(downlink->context);
+    }
+}
+
 static void on_reply(void *context, const struct amqp_reply *reply)
 {
     struct downlink *downlink = context;
     switch (amqp_topology_on_reply(&downlink->topology, reply)) {
     case AMQP_TOPOLOGY_PENDING:
+        return;
     case AMQP_TOPOLOGY_FAILED:
+        settle(downlink);
         return;
     case AMQP_TOPOLOGY_DONE:
         downlink->consuming = true;
         log_event(downlink->log, LOG_INFO, "downlink_up", LOG_TEXT("queue", downlink->queue_name));
+        settle(downlink);
         return;
     case AMQP_TOPOLOGY_IDLE:
         break;
@@ -181,8 +192,16 @@ static void on_channel_closed(void *context, uint16_t code, struct span text)
 {
     struct downlink *downlink = context;
     forget_channel(downlink);
-    if (amqp_topology_on_channel_closed(&downlink->topology, code, text) == AMQP_TOPOLOGY_IDLE) {
+    switch (amqp_topology_on_channel_closed(&downlink->topology, code, text)) {
+    case AMQP_TOPOLOGY_PENDING:
+    case AMQP_TOPOLOGY_DONE:
+        break;
+    case AMQP_TOPOLOGY_FAILED:
+        settle(downlink);
+        break;
+    case AMQP_TOPOLOGY_IDLE:
         log_event(downlink->log, LOG_WARN, "downlink_channel_closed", LOG_U64("code", code), LOG_SPAN("cause", text));
+        break;
     }
 }
 

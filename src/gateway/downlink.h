@@ -44,6 +44,9 @@ enum {
 };
 
 struct downlink_handler {
+    /* The queue stands, or cannot be had for now (which is logged): told once, at the first of either. What is
+     * published before the queue stands may be answered before receipts have a place to go. */
+    void (*on_settled)(void *context);
     /* A message for a client that is here; the body is as it came. */
     void (*on_message)(void *context, struct session *session, struct span body);
     /* A batch of receipts. */
@@ -77,6 +80,7 @@ struct downlink {
     char queue_name[DOWNLINK_NAME_BYTES_MAX];
     char gateway_key[DOWNLINK_NAME_BYTES_MAX];
     bool consuming; /* the topology stands on the present channel */
+    bool settled;   /* on_settled was told */
 
     uint64_t handed_tag; /* the last delivery that was handed on */
     uint64_t acked_tag;

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "amqp_link.h"
 #include "gateway.h"
 #include "malloc_block.h"
 #include "plan.h"
@@ -128,7 +129,7 @@ static void make_plan(struct program *program, const struct port_posix_options *
     plan_add(plan, "the program's own record", 1, sizeof *program);
     plan_add(plan, "sockets, poller and worker (port)", 1, port_posix_memory_bytes(options));
     if (block_bytes == 0) {
-        plan_add(plan, "the AMQP library's buffers", PLAN_LINK_COUNT, PLAN_LINK_LIBRARY_BYTES);
+        plan_add(plan, "the AMQP library's buffers", GATEWAY_LINK_COUNT, AMQP_LINK_LIBRARY_BYTES);
         return;
     }
     struct port_posix_image image;

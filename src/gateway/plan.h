@@ -11,12 +11,7 @@
 
 enum {
     PLAN_BYTES_MAX = 16384, /* of the written table */
-    PLAN_PARTS_MAX = 8,
-
-    /* What librabbitmq allocates for a connection: input buffer, channel 0's pool page, output and one channel's
-     * pages of a frame each (frames of 16 KiB). It takes them at its first connect and keeps them. */
-    PLAN_LINK_COUNT = 2,
-    PLAN_LINK_LIBRARY_BYTES = 288 * 1024
+    PLAN_PARTS_MAX = 8
 };
 
 /* A row that is not the arena's. */

@@ -282,9 +282,13 @@ static void on_return(void *context, uint16_t code, struct span text, const stru
 {
     struct uplink *uplink = context;
     uplink->counters->returned_count++;
-    log_event(uplink->log, LOG_WARN, "message_returned", LOG_SPAN("message_id", message->message_id),
-              LOG_SPAN("queue", message->routing_key), LOG_U64("code", code), LOG_SPAN("cause", text),
-              LOG_TEXT("remedy", "the queue is declared again and the message sent again; see who deleted the queue"));
+    uint32_t times = repeats_due(&uplink->told, "returned", code, message->routing_key);
+    if (times > 0) {
+        log_event(uplink->log, LOG_WARN, "message_returned", LOG_SPAN("message_id", message->message_id),
+                  LOG_SPAN("queue", message->routing_key), LOG_U64("code", code), LOG_SPAN("cause", text),
+                  LOG_TEXT("remedy", "its queue is declared again and the message sent again; see who deleted it"),
+                  LOG_U64("times", times));
+    }
     relink(uplink, RETURNED);
 }
 

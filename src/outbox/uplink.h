@@ -15,6 +15,7 @@
 #include "amqp_topology.h"
 #include "limits.h"
 #include "outbox.h"
+#include "repeats.h"
 #include "window.h"
 
 enum { UPLINK_BOOT_BYTES = 16, UPLINK_MESSAGE_ID_BYTES_MAX = 255 };
@@ -32,6 +33,7 @@ struct uplink {
     char boot[UPLINK_BOOT_BYTES]; /* this start's name, of 0-9 a-z */
     size_t boot_bytes;
     char reply_to[sizeof("gateway.") + GATEWAY_ID_BYTES_MAX];
+    struct repeats told;
     uint64_t now_ms;
     uint64_t nacked_since_ms; /* the first nack since the last ack; 0: none */
     uint64_t replay_due_ms;   /* 0: publishing goes on */

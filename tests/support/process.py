@@ -158,12 +158,20 @@ class Process:
             self.kill9()
             raise
 
-    def rss_bytes(self):
-        with open(f"/proc/{self.pid}/status", encoding="ascii") as file:
+    def _status(self, name):
+        """A line of /proc/PID/status."""
+        with open(f"/proc/{self.pid}/status", encoding="utf-8", errors="replace") as file:
             for line in file:
-                if line.startswith("VmRSS:"):
-                    return int(line.split()[1]) * 1024
-        return 0
+                if line.startswith(name + ":"):
+                    return line.split()[1]
+        return "0"
+
+    def rss_bytes(self):
+        return int(self._status("VmRSS")) * 1024
+
+    def handles(self, number):
+        """Has the process installed a handler for this signal?"""
+        return bool(int(self._status("SigCgt"), 16) >> (number - 1) & 1)
 
     def cpu_s(self):
         """User and system time spent so far, in seconds."""

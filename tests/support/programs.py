@@ -133,6 +133,13 @@ class Processor(Program):
     def __init__(self, build, folder, **settings):
         super().__init__("postern-processor", build, folder, settings)
 
-    def start(self):
+    def start(self, timeout_s=60.0):
+        """Starts it and waits until it handles signals; it may not have found its servers yet."""
         super().start()
+
+        def started():
+            if not self.alive():
+                raise Failure(f"postern-processor ended while starting (exit {self.popen.returncode})\n{self.tails()}")
+            return self.handles(signal.SIGTERM)
+        wait_until(started, timeout_s, "postern-processor to start")
         return self

@@ -17,7 +17,8 @@
 
 #include "heap.h"
 
-/* Two AMQP connections keep 290 KiB each, the resolver and stdio some 80 KiB for a while. */
+/* The resolver takes some 80 KiB for a while, stdio and two AMQP links keep 20: the rest is for the modules that a
+ * machine may have for host names, which allocate as they like. */
 enum { MALLOC_BLOCK_BYTES = 1024 * 1024, SPINS_MAX = 100 };
 
 static alignas(4096) uint8_t block[MALLOC_BLOCK_BYTES];
