@@ -8,52 +8,78 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
+#ifdef __GLIBC__
+#include <nss.h>
+#endif
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include "check.h"
 
-enum { CONFIG_BYTES_MAX = 16384, MODULE_BYTES_MAX = 64 };
+/* The modules are found as glibc finds them, in the line "hosts: files mdns4_minimal [NOTFOUND=return] dns". Loading
+ * them here is not all: glibc would look on disk again for one that is not installed, and would read the file again
+ * when it changes. So it is told to use exactly those that are there (__nss_configure_lookup, which ends the rereading
+ * too). */
+enum { CONFIG_BYTES_MAX = 16384, SERVICES_BYTES_MAX = 512, MODULE_BYTES_MAX = 64 };
 
-/* Loads the module of one service; one that is not installed is passed over, as it is by the resolver. The handle is
- * kept open for good. */
-static void load_module(const char *name, size_t bytes)
+static const char blanks[] = " \t";
+
+/* Can the service be had? `files` and `dns` are part of the C library. The module stays loaded for good. */
+static bool load_service(const char *name, size_t bytes)
 {
     char module[MODULE_BYTES_MAX];
     int length = snprintf(module, sizeof module, "libnss_%.*s.so.2", (int)bytes, name);
-    if (length > 0 && (size_t)length < sizeof module) {
-        (void)dlopen(module, RTLD_NOW);
-    }
+    bool loaded = length > 0 && (size_t)length < sizeof module && dlopen(module, RTLD_NOW) != NULL;
+    return loaded || (bytes == 5 && memcmp(name, "files", bytes) == 0) ||
+           (bytes == 3 && memcmp(name, "dns", bytes) == 0);
 }
 
-/* A line is "hosts: files mdns4_minimal [NOTFOUND=return] dns". */
-static void load_modules(const char *line)
+/* Copies the services that can be had, each with the rule in brackets that follows it. */
+static void load_services(const char *line, char services[SERVICES_BYTES_MAX])
 {
-    static const char blanks[] = " \t";
-    line += strspn(line, blanks);
-    if (strncmp(line, "hosts:", 6) != 0) {
-        return;
-    }
-    line += 6;
+    size_t used = 0;
+    bool keep = false;
     for (;;) {
         line += strspn(line, blanks);
-        size_t bytes = *line == '[' ? strcspn(line, "]\n") : strcspn(line, " \t\n[");
-        if (*line == '[') {
-            bytes += line[bytes] == ']';
-        } else if (bytes > 0) {
-            load_module(line, bytes);
-        }
-        if (bytes == 0 || *line == '#') {
+        bool is_rule = *line == '[';
+        size_t bytes = is_rule ? strcspn(line, "]") + 1 : strcspn(line, " \t[");
+        if (bytes == 0 || bytes > strlen(line)) {
             return;
+        }
+        keep = is_rule ? keep : load_service(line, bytes);
+        if (keep && used + bytes + 2 <= SERVICES_BYTES_MAX) {
+            memcpy(services + used, line, bytes);
+            used += bytes;
+            services[used++] = ' ';
+            services[used] = '\0';
         }
         line += bytes;
     }
 }
 
+/* The rest of the last line that begins with "hosts:", cut at its end or comment; NULL: none. */
+static char *find_hosts(char *config)
+{
+    char *found = NULL;
+    for (char *line = config; line != NULL;) {
+        char *next = strchr(line, '\n');
+        if (next != NULL) {
+            *next++ = '\0';
+        }
+        line[strcspn(line, "#")] = '\0';
+        line += strspn(line, blanks);
+        if (strncmp(line, "hosts:", 6) == 0) {
+            found = line + 6;
+        }
+        line = next;
+    }
+    return found;
+}
+
 void port_posix_warm_up(void)
 {
-    static const char standard[] = "hosts: dns files"; /* where there is no file */
     char config[CONFIG_BYTES_MAX];
+    char services[SERVICES_BYTES_MAX] = "";
     ssize_t bytes = -1;
     int fd = open("/etc/nsswitch.conf", O_RDONLY | O_CLOEXEC);
     if (fd >= 0) {
@@ -61,11 +87,11 @@ void port_posix_warm_up(void)
         (void)close(fd);
     }
     config[bytes > 0 ? bytes : 0] = '\0';
-    load_modules(standard);
-    for (const char *line = config; line != NULL; line = strchr(line, '\n')) {
-        line += *line == '\n';
-        load_modules(line);
-    }
+    const char *line = find_hosts(config);
+    load_services(line != NULL ? line : "files dns", services);
+#ifdef __GLIBC__
+    (void)__nss_configure_lookup("hosts", services[0] != '\0' ? services : "files");
+#endif
     const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
     struct addrinfo *found = NULL;
     if (getaddrinfo("localhost", NULL, &hints, &found) == 0) { // a file answers, so it does not wait
