@@ -44,7 +44,8 @@ struct program {
 
 /* Behind the table and behind the settings, as a comment there. */
 static const char malloc_is_fixed[] =
-    "# Libraries allocate from a block of fixed size; after the start the process cannot get more memory.\n";
+    "# Libraries allocate from a block of fixed size; once started the gateway takes no more memory, and where the\n"
+    "# kernel has seccomp it cannot.\n";
 static const char malloc_is_the_systems[] =
     "# Built with sanitizers: malloc is theirs and asks the system for memory, and the process is not sealed.\n";
 
