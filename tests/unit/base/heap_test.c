@@ -93,7 +93,7 @@ static void assert_rightly_refused(struct model *model, size_t bytes, size_t ali
     model->refused++;
     assert_true(heap.refused_count == model->refused);
     size_t needed = bytes + (alignment > HEAP_ALIGN_BYTES ? alignment + HEAP_HEADER_BYTES + HEAP_ALIGN_BYTES : 0);
-    assert_true(largest_gap(model) < needed + needed / 16 + 2 * HEAP_ALIGN_BYTES);
+    assert_true(largest_gap(model) < needed + needed / 16 + (size_t)2 * HEAP_ALIGN_BYTES);
 }
 
 static void assert_sums(struct model *model)
@@ -265,7 +265,7 @@ static void test_mistakes_end_the_program(void **state)
     assert_true(aborts(give_twice, block));
     assert_true(aborts(give_what_is_not_ours, other));
     assert_true(aborts(give_what_is_not_ours, block));
-    assert_true(aborts(give_what_is_not_ours, block + 1000 * HEAP_ALIGN_BYTES + 1));
+    assert_true(aborts(give_what_is_not_ours, block + (size_t)1000 * HEAP_ALIGN_BYTES + 1));
     assert_true(aborts(write_beyond, NULL));
 }
 
