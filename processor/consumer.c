@@ -4,14 +4,13 @@
  * tag is still open, single acks go past it: a broker in an alarm confirms no dead letters, and must be relieved of
  * stored messages all the same.
  *
- * Each consume has a consumer tag of its own: a quorum queue of RabbitMQ 3.10 crashes the channel when a tag is
- * cancelled and used again while messages are unsettled (rabbitmq-server #5927).
+ * A delivery that finds no room in the intake (its messages are unusually long, or many are dead letters in the
+ * making) makes the consumer deaf: it and all that follow are left unsettled. Once everything in hand is finished, the
+ * connection is closed and made again, and they are delivered again, in order.
  *
  * A body longer than the link's buffer cannot be stored and cannot be dead-lettered either, for want of the body. It is
  * kept unsettled, so that it is lost in no case, and the log says so. */
 #include "consumer.h"
-
-#include <inttypes.h>
 
 #include "arena.h"
 #include "check.h"
@@ -19,11 +18,13 @@
 
 #define TO(state) (1u << (state))
 static const unsigned moves[CONSUMER_STATE_COUNT] = {
-    [CONSUMER_AWAY] = TO(CONSUMER_IDLE) | TO(CONSUMER_AWAY),
-    [CONSUMER_IDLE] = TO(CONSUMER_ASKED) | TO(CONSUMER_AWAY),
-    [CONSUMER_ASKED] = TO(CONSUMER_ON) | TO(CONSUMER_AWAY),
-    [CONSUMER_ON] = TO(CONSUMER_CANCELLING) | TO(CONSUMER_AWAY),
-    [CONSUMER_CANCELLING] = TO(CONSUMER_IDLE) | TO(CONSUMER_AWAY),
+    [CONSUMER_PARKED] = TO(CONSUMER_AWAY),
+    [CONSUMER_AWAY] = TO(CONSUMER_IDLE) | TO(CONSUMER_AWAY) | TO(CONSUMER_PARTING),
+    [CONSUMER_IDLE] = TO(CONSUMER_ASKED) | TO(CONSUMER_AWAY) | TO(CONSUMER_PARTING),
+    [CONSUMER_ASKED] = TO(CONSUMER_ON) | TO(CONSUMER_AWAY) | TO(CONSUMER_PARTING),
+    [CONSUMER_ON] = TO(CONSUMER_DEAF) | TO(CONSUMER_AWAY) | TO(CONSUMER_PARTING),
+    [CONSUMER_DEAF] = TO(CONSUMER_AWAY) | TO(CONSUMER_PARTING),
+    [CONSUMER_PARTING] = TO(CONSUMER_PARKED),
 };
 
 static void move(struct consumer *consumer, enum consumer_state to)
@@ -41,7 +42,9 @@ static void on_channel(void *context)
 /* What was delivered on the channel can no longer be settled. */
 static void lose(struct consumer *consumer)
 {
-    move(consumer, CONSUMER_AWAY);
+    if (consumer->state != CONSUMER_PARTING) {
+        move(consumer, CONSUMER_AWAY);
+    }
     consumer->held_tag = UINT64_MAX;
     for (uint64_t i = consumer->intake.first; i < consumer->intake.end; i++) {
         intake_at(&consumer->intake, i)->tag = 0;
@@ -53,17 +56,18 @@ static void on_own_reply(struct consumer *consumer, const struct amqp_reply *rep
 {
     switch (reply->kind) {
     case AMQP_REPLY_CONSUMING:
-        move(consumer, CONSUMER_ON);
-        log_event(consumer->log, LOG_INFO, "consuming", LOG_SPAN("queue", consumer->steps[0].queue.name));
-        break;
-    case AMQP_REPLY_CANCELLED:
-        if (consumer->state == CONSUMER_CANCELLING) {
-            move(consumer, CONSUMER_IDLE);
+        if (consumer->state == CONSUMER_ASKED) {
+            move(consumer, CONSUMER_ON);
+            log_event(consumer->log, LOG_INFO, "consuming", LOG_SPAN("queue", consumer->steps[0].queue.name));
+        }
+        if (consumer->state == CONSUMER_ON && !consumer->wanted) {
+            move(consumer, CONSUMER_DEAF); /* asked before the program was told to stop */
         }
         break;
     case AMQP_REPLY_CANCELLED_BY_BROKER:
         amqp_link_reconnect(consumer->link, "the queue was deleted, or its node is gone");
         break;
+    case AMQP_REPLY_CANCELLED:
     case AMQP_REPLY_QUEUE_DECLARED:
     case AMQP_REPLY_EXCHANGE_DECLARED:
     case AMQP_REPLY_BOUND:
@@ -78,7 +82,9 @@ static void on_reply(void *context, const struct amqp_reply *reply)
     struct consumer *const consumer = context;
     switch (amqp_topology_on_reply(&consumer->topology, reply)) {
     case AMQP_TOPOLOGY_DONE:
-        move(consumer, CONSUMER_IDLE);
+        if (consumer->state == CONSUMER_AWAY) {
+            move(consumer, CONSUMER_IDLE);
+        }
         break;
     case AMQP_TOPOLOGY_IDLE:
         on_own_reply(consumer, reply);
@@ -112,6 +118,9 @@ static void on_down(void *context)
 static void on_delivery(void *context, const struct amqp_message *message)
 {
     struct consumer *const consumer = context;
+    if (consumer->state != CONSUMER_ON) {
+        return;
+    }
     if (message->oversized) {
         if (message->tag < consumer->held_tag) {
             consumer->held_tag = message->tag;
@@ -123,13 +132,8 @@ static void on_delivery(void *context, const struct amqp_message *message)
     }
     const struct delivery *const delivery = intake_take(&consumer->intake, message, &consumer->json, consumer->now_ms);
     if (delivery == NULL) {
-        consumer->overflowed = true;
-        if (!amqp_link_nack(consumer->link, message->tag, false, true)) {
-            amqp_link_reconnect(consumer->link, "no room for messages, nor to say so");
-        }
-        return;
-    }
-    if (delivery->state == DELIVERY_DEAD) {
+        move(consumer, CONSUMER_DEAF);
+    } else if (delivery->state == DELIVERY_DEAD) {
         consumer->dead_count++;
     }
 }
@@ -174,9 +178,32 @@ void consumer_on_event(struct consumer *consumer, uint32_t ready, uint64_t now_m
     amqp_link_on_event(consumer->link, ready, now_ms);
 }
 
+void consumer_start(struct consumer *consumer, uint64_t now_ms)
+{
+    consumer->now_ms = now_ms;
+    move(consumer, CONSUMER_AWAY);
+    amqp_link_start(consumer->link, now_ms);
+}
+
 void consumer_want(struct consumer *consumer, bool wanted)
 {
     consumer->wanted = wanted;
+}
+
+void consumer_finish(struct consumer *consumer)
+{
+    consumer->wanted = false;
+    if (consumer->state == CONSUMER_ON) {
+        move(consumer, CONSUMER_DEAF);
+    }
+}
+
+void consumer_part(struct consumer *consumer, uint64_t now_ms)
+{
+    if (consumer->state != CONSUMER_PARKED && consumer->state != CONSUMER_PARTING) {
+        move(consumer, CONSUMER_PARTING);
+        amqp_link_close(consumer->link, now_ms);
+    }
 }
 
 static bool is_settled(const struct delivery *delivery)
@@ -225,73 +252,45 @@ static void settle_singly(struct consumer *consumer)
     }
 }
 
-static struct span consumer_tag(const struct consumer *consumer)
+void consumer_turn(struct consumer *consumer, uint64_t floor_tag, uint64_t now_ms)
 {
-    return span_text(consumer->tag);
-}
-
-static bool begin_consuming(struct consumer *consumer)
-{
-    (void)snprintf(consumer->tag, sizeof consumer->tag, "postern-%" PRIu64, consumer->consume_count + 1);
-    if (!amqp_link_consume(consumer->link, consumer->steps[0].queue.name, consumer_tag(consumer))) {
-        return false;
+    static const struct span tag = SPAN("postern");
+    consumer->now_ms = now_ms;
+    const uint64_t lowest_tag = consumer->held_tag < floor_tag ? consumer->held_tag : floor_tag;
+    if (settle_many(consumer, lowest_tag)) {
+        settle_singly(consumer);
     }
-    consumer->consume_count++;
-    return true;
-}
-
-static void switch_consuming(struct consumer *consumer)
-{
     const bool is_empty = intake_count(&consumer->intake) == 0;
     switch (consumer->state) {
     case CONSUMER_IDLE:
-        if (is_empty) {
-            consumer->overflowed = false;
-        }
-        if (consumer->wanted && is_empty && begin_consuming(consumer)) {
+        if (consumer->wanted && is_empty && amqp_link_consume(consumer->link, consumer->steps[0].queue.name, tag)) {
             move(consumer, CONSUMER_ASKED);
         }
         break;
-    case CONSUMER_ON:
-        if ((!consumer->wanted || consumer->overflowed) && amqp_link_cancel(consumer->link, consumer_tag(consumer))) {
-            move(consumer, CONSUMER_CANCELLING);
+    case CONSUMER_DEAF:
+        if (consumer->wanted && is_empty && floor_tag == UINT64_MAX) {
+            consumer_part(consumer, now_ms);
+        }
+        break;
+    case CONSUMER_PARTING:
+        if (amqp_link_state(consumer->link) == AMQP_LINK_DOWN) {
+            move(consumer, CONSUMER_PARKED);
+        }
+        break;
+    case CONSUMER_PARKED:
+        if (consumer->wanted) {
+            consumer_start(consumer, now_ms);
         }
         break;
     case CONSUMER_AWAY:
     case CONSUMER_ASKED:
-    case CONSUMER_CANCELLING:
+    case CONSUMER_ON:
     case CONSUMER_STATE_COUNT:
         break;
     }
 }
 
-void consumer_turn(struct consumer *consumer, uint64_t floor_tag)
-{
-    const uint64_t lowest_tag = consumer->held_tag < floor_tag ? consumer->held_tag : floor_tag;
-    if (settle_many(consumer, lowest_tag)) {
-        settle_singly(consumer);
-    }
-    switch_consuming(consumer);
-}
-
 bool consumer_ack(struct consumer *consumer, uint64_t tag)
 {
     return amqp_link_ack(consumer->link, tag, false);
-}
-
-bool consumer_give_back(struct consumer *consumer)
-{
-    struct intake *const intake = &consumer->intake;
-    while (intake_count(intake) > 0) {
-        const struct delivery *const delivery = intake_at(intake, intake->end - 1);
-        if (delivery->tag != 0 && !is_settled(delivery) &&
-            !amqp_link_nack(consumer->link, delivery->tag, false, true)) {
-            return false;
-        }
-        if (needs_ack(delivery) && !amqp_link_ack(consumer->link, delivery->tag, false)) {
-            return false;
-        }
-        intake_cut(intake, intake->end - 1);
-    }
-    return true;
 }

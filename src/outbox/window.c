@@ -160,9 +160,14 @@ static void release(struct window *window)
     }
 }
 
+static bool is_here(const struct window *window, uint64_t sequence)
+{
+    return sequence >= window->front_sequence && sequence < window->take_sequence;
+}
+
 static void confirm(struct window *window, uint64_t sequence, window_on_confirmed *on_confirmed, void *context)
 {
-    if (sequence < window->front_sequence || sequence >= window->take_sequence) {
+    if (!is_here(window, sequence)) {
         return;
     }
     struct window_entry *entry = at(window, sequence);
@@ -237,6 +242,17 @@ void window_forget_tags(struct window *window)
     }
     window->oldest_tag = 1;
     window->next_tag = 1;
+}
+
+const struct window_entry *window_find(const struct window *window, uint64_t sequence)
+{
+    return is_here(window, sequence) ? at(window, sequence) : NULL;
+}
+
+uint64_t window_sequence(const struct window *window, const struct window_entry *entry)
+{
+    uint64_t index = (uint64_t)(entry - window->entries);
+    return window->front_sequence + ((index - window->front_sequence) & window->entry_mask);
 }
 
 const struct window_entry *window_front(const struct window *window)

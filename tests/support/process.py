@@ -179,5 +179,20 @@ class Process:
             fields = file.read().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def listens(self, port):
+        """Does this very process listen on that port?"""
+        inodes = set()
+        for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+            try:
+                with open(table, encoding="ascii") as file:
+                    rows = [line.split() for line in file][1:]
+            except OSError:
+                continue
+            inodes |= {f"socket:[{row[9]}]" for row in rows if row[3] == "0A" and row[1].endswith(f":{port:04X}")}
+        try:
+            return any(os.readlink(entry.path) in inodes for entry in os.scandir(f"/proc/{self.pid}/fd"))
+        except OSError:
+            return False
+
     def file_count(self):
         return len(os.listdir(f"/proc/{self.pid}/fd"))

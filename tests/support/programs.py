@@ -13,7 +13,6 @@ makes end() fail.
 
 import re
 import signal
-import socket
 from pathlib import Path
 
 from process import Failure, Process, free_port, tail, wait_until
@@ -114,15 +113,11 @@ class Gateway(Program):
         """Starts it and waits until it accepts connections."""
         super().start()
 
-        def accepts():
+        def listens():
             if not self.alive():
                 raise Failure(f"postern-gateway ended while starting (exit {self.popen.returncode})\n{self.tails()}")
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                return True
-            except OSError:
-                return False
-        wait_until(accepts, timeout_s, "postern-gateway to listen")
+            return self.listens(self.port)
+        wait_until(listens, timeout_s, "postern-gateway to listen")
         return self
 
 
