@@ -18,7 +18,7 @@ enum {
     POSIX_ERROR_TEXT_BYTES = 256,
     POSIX_BLOCKS_MAX = 64,             /* what `memory` gave, so that close can give it back */
     POSIX_WORKER_STACK_BYTES = 262144, /* the resolver of a C library takes up to 70 KiB of it */
-    POSIX_MAIN_STACK_BYTES = 262144,   /* touched at start; the loop needs less than 64 KiB */
+    POSIX_MAIN_STACK_BYTES = 262144,   /* touched at start; 94 KiB were ever used (start and all) */
     POSIX_SIGNALS = 4,                 /* the ones handled */
     POSIX_OTHER_HANDLES_MAX = 1024,    /* open but not watched: files, listeners set aside, what was inherited */
     POSIX_HANDLES_OWN = 8              /* standard input, output and error, and the port's own */
