@@ -1,15 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* Deliveries of a channel have rising tags and stand in the intake in that order, so what is settled at its front is
- * acknowledged with one `multiple` up to its last tag. Where a dead letter (or a message kept unsettled) with a lower
- * tag is still open, single acks go past it: a broker in an alarm confirms no dead letters, and must be relieved of
- * stored messages all the same.
+ * acknowledged with one `multiple` up to its last tag. Where a dead letter with a lower tag is still open, single acks
+ * go past it: a broker in an alarm confirms no dead letters, and must be relieved of stored messages all the same.
  *
  * A delivery that finds no room in the intake (its messages are unusually long, or many are dead letters in the
  * making) makes the consumer deaf: it and all that follow are left unsettled. Once everything in hand is finished, the
- * connection is closed and made again, and they are delivered again, in order.
- *
- * A body longer than the link's buffer cannot be stored and cannot be dead-lettered either, for want of the body. It is
- * kept unsettled, so that it is lost in no case, and the log says so. */
+ * connection is closed and made again, and they are delivered again, in order. */
 #include "consumer.h"
 
 #include "arena.h"
@@ -45,7 +41,6 @@ static void lose(struct consumer *consumer)
     if (consumer->state != CONSUMER_PARTING) {
         move(consumer, CONSUMER_AWAY);
     }
-    consumer->held_tag = UINT64_MAX;
     for (uint64_t i = consumer->intake.first; i < consumer->intake.end; i++) {
         intake_at(&consumer->intake, i)->tag = 0;
     }
@@ -121,15 +116,6 @@ static void on_delivery(void *context, const struct amqp_message *message)
     if (consumer->state != CONSUMER_ON) {
         return;
     }
-    if (message->oversized) {
-        if (message->tag < consumer->held_tag) {
-            consumer->held_tag = message->tag;
-        }
-        log_event(consumer->log, LOG_ERROR, "message_too_long", LOG_U64("bytes", message->body_bytes),
-                  LOG_SPAN("message_id", message->message_id),
-                  LOG_TEXT("remedy", "it stays in the queue unacknowledged: take it out by hand"));
-        return;
-    }
     const struct delivery *const delivery = intake_take(&consumer->intake, message, &consumer->json, consumer->now_ms);
     if (delivery == NULL) {
         move(consumer, CONSUMER_DEAF);
@@ -150,7 +136,7 @@ enum { SETTLE_FRAME_BYTES = 32 };
 void consumer_init(struct consumer *consumer, struct arena *arena, struct port *port, struct log *log,
                    const struct consumer_options *options, const struct consumer_handler *handler)
 {
-    *consumer = (struct consumer){.log = log, .handler = *handler, .held_tag = UINT64_MAX};
+    *consumer = (struct consumer){.log = log, .handler = *handler};
     intake_init(&consumer->intake, arena, options->prefetch, options->intake_bytes, options->id_prefix);
     json_init(&consumer->json, arena, options->body_bytes_max, &options->hash_key);
     const struct amqp_link_options link_options = {.program = "postern-processor",
@@ -256,8 +242,7 @@ void consumer_turn(struct consumer *consumer, uint64_t floor_tag, uint64_t now_m
 {
     static const struct span tag = SPAN("postern");
     consumer->now_ms = now_ms;
-    const uint64_t lowest_tag = consumer->held_tag < floor_tag ? consumer->held_tag : floor_tag;
-    if (settle_many(consumer, lowest_tag)) {
+    if (settle_many(consumer, floor_tag)) {
         settle_singly(consumer);
     }
     const bool is_empty = intake_count(&consumer->intake) == 0;
@@ -273,20 +258,19 @@ void consumer_turn(struct consumer *consumer, uint64_t floor_tag, uint64_t now_m
         }
         break;
     case CONSUMER_PARTING:
-        if (amqp_link_state(consumer->link) == AMQP_LINK_DOWN) {
-            move(consumer, CONSUMER_PARKED);
-        }
-        break;
     case CONSUMER_PARKED:
-        if (consumer->wanted) {
-            consumer_start(consumer, now_ms);
-        }
-        break;
     case CONSUMER_AWAY:
     case CONSUMER_ASKED:
     case CONSUMER_ON:
     case CONSUMER_STATE_COUNT:
         break;
+    }
+    /* The end of one connection and the start of the next in the same turn: no event would bring another one. */
+    if (consumer->state == CONSUMER_PARTING && amqp_link_state(consumer->link) == AMQP_LINK_DOWN) {
+        move(consumer, CONSUMER_PARKED);
+    }
+    if (consumer->state == CONSUMER_PARKED && consumer->wanted) {
+        consumer_start(consumer, now_ms);
     }
 }
 

@@ -52,7 +52,6 @@ struct consumer {
     bool wanted;
     struct intake intake;
     struct json json;
-    uint64_t held_tag;   /* the lowest delivery that is kept unsettled; UINT64_MAX: none */
     uint64_t dead_count; /* deliveries that came in DELIVERY_DEAD, ever */
     uint64_t now_ms;     /* of the running entry */
 };
@@ -93,7 +92,7 @@ void consumer_part(struct consumer *consumer, uint64_t now_ms);
 
 /* Once a turn, after the events: acknowledges what is stored at the intake's front and lets it go, then begins or ends
  * what is due. `floor_tag`: the lowest tag that is still to be settled elsewhere, which "all up to here" must not
- * reach (UINT64_MAX: none). */
+ * reach (UINT64_MAX: none). The link is to be ticked after it: it may have been started or closed. */
 void consumer_turn(struct consumer *consumer, uint64_t floor_tag, uint64_t now_ms);
 
 /* Acknowledges one delivery that has left the intake. False: no room now. */

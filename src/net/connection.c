@@ -259,14 +259,6 @@ void connection_set_timer(struct server *server, struct connection_handle handle
     }
 }
 
-void connection_clear_timer(struct server *server, struct connection_handle handle)
-{
-    struct connection *connection = find_open(server, handle);
-    if (connection != NULL) {
-        timer_wheel_remove(&server->wheel, &connection->timer);
-    }
-}
-
 bool connection_is_open(const struct server *server, struct connection_handle handle)
 {
     return find_open(server, handle) != NULL;

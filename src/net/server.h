@@ -255,7 +255,6 @@ void connection_close(struct server *server, struct connection_handle connection
 /* Calls on_timer once at due_ms or up to 100 ms later; replaces an earlier time. Only for open connections. A cheap
  * heartbeat does not move its timer at each message, it looks at connection_last_receive_ms when the timer fires. */
 void connection_set_timer(struct server *server, struct connection_handle connection, uint64_t due_ms);
-void connection_clear_timer(struct server *server, struct connection_handle connection);
 
 /* True while the handle names an open connection. */
 bool connection_is_open(const struct server *server, struct connection_handle connection);

@@ -8,6 +8,7 @@
 #include "check.h"
 #include "decimal.h"
 #include "log.h"
+#include "number.h"
 #include "port.h"
 #include "text.h"
 
@@ -209,7 +210,7 @@ static uint64_t replay(struct uplink *uplink)
     }
     if (uplink->replay_due_ms != 0) {
         if (uplink->now_ms < uplink->replay_due_ms) {
-            next = uplink->replay_due_ms < next ? uplink->replay_due_ms : next;
+            next = number_smaller(next, uplink->replay_due_ms);
         } else if (window_in_flight(uplink->window) == 0) {
             uplink->replay_due_ms = 0;
             window_rewind(uplink->window);
@@ -217,7 +218,7 @@ static uint64_t replay(struct uplink *uplink)
             uplink->replay_due_ms = 0;
             relink(uplink, UNDECIDED);
         } else {
-            next = uplink->undecided_ms < next ? uplink->undecided_ms : next;
+            next = number_smaller(next, uplink->undecided_ms);
         }
     }
     return next;
@@ -236,7 +237,7 @@ uint64_t uplink_turn(struct uplink *uplink, uint64_t now_ms)
         }
         next = now_ms;
     }
-    return replay_ms < next ? replay_ms : next;
+    return number_smaller(next, replay_ms);
 }
 
 /* ---- what the link tells ---- */

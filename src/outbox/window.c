@@ -6,21 +6,13 @@
 
 #include "arena.h"
 #include "check.h"
-
-static uint64_t power_of_two(uint64_t count)
-{
-    uint64_t power = 1;
-    while (power < count) {
-        power *= 2;
-    }
-    return power;
-}
+#include "number.h"
 
 void window_init(struct window *window, struct arena *arena, uint32_t entry_count_max, size_t bytes_max,
                  size_t record_bytes_max, uint32_t in_flight_max)
 {
-    uint64_t entry_count = power_of_two(entry_count_max);
-    uint64_t tag_count = power_of_two(in_flight_max);
+    uint64_t entry_count = number_power_of_two(entry_count_max);
+    uint64_t tag_count = number_power_of_two(in_flight_max);
     struct window_entry *entries =
         arena_take(arena, "outbox, a message's entry", (size_t)entry_count, sizeof(struct window_entry));
     uint8_t *bytes = arena_take(arena, "outbox, messages", 1, bytes_max);

@@ -100,7 +100,7 @@ struct amqp_message {
     struct amqp_header headers[AMQP_HEADERS_MAX];
     size_t header_count;
     bool redelivered;
-    bool oversized; /* longer than body_bytes_max: the body is left out */
+    bool oversized; /* longer than body_bytes_max: `body` is its first body_bytes_max bytes */
 };
 
 /* What the broker answered to a method below. */

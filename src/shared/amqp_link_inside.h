@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* The inside of amqp_link, shared by its two files only: amqp_link_life.c holds the conversation, amqp_link.c turns it
- * into bytes and back by librabbitmq, whose types stay there. */
+ * into bytes and back by librabbitmq, whose types stay there.
+ *
+ * Memory: the link's. Thread: the loop's. */
 #ifndef POSTERN_SHARED_AMQP_LINK_INSIDE_H
 #define POSTERN_SHARED_AMQP_LINK_INSIDE_H
 

@@ -3,7 +3,8 @@
  * that is opened again when the broker closes it, contents, and the owner's handler.
  *
  * A content is a method (deliver, return), a header and bodies. Method and header are copied aside, since the input
- * buffer moves under them; a body that came in one frame is handed out where it lies, others are gathered. */
+ * buffer moves under them; a body that came in one frame is handed out where it lies, others are gathered, and of those
+ * that are too long for that the beginning. */
 #include "amqp_headers.h"
 #include "amqp_link_inside.h"
 #include "arena.h"
@@ -382,18 +383,18 @@ static void on_body(struct amqp_link *link, struct span payload)
         return;
     }
     link->body_left_bytes -= payload.bytes;
-    bool is_whole = payload.bytes == link->message.body_bytes;
-    if (!is_whole && !link->message.oversized) {
-        memcpy(link->body_buffer + link->body_bytes, payload.data, payload.bytes);
-        link->body_bytes += payload.bytes;
-    }
-    if (link->body_left_bytes > 0) {
+    if (payload.bytes == link->message.body_bytes && !link->message.oversized) {
+        finish_content(link, payload);
         return;
     }
-    if (link->message.oversized) {
-        finish_content(link, span_of(NULL, 0));
-    } else {
-        finish_content(link, is_whole ? payload : span_of(link->body_buffer, link->body_bytes));
+    size_t room = link->options.body_bytes_max - link->body_bytes;
+    size_t kept = payload.bytes < room ? payload.bytes : room;
+    if (kept > 0) {
+        memcpy(link->body_buffer + link->body_bytes, payload.data, kept);
+        link->body_bytes += kept;
+    }
+    if (link->body_left_bytes == 0) {
+        finish_content(link, span_of(link->body_buffer, link->body_bytes));
     }
 }
 

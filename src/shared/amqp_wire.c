@@ -11,6 +11,7 @@
 #include "arena.h"
 #include "check.h"
 #include "log.h"
+#include "number.h"
 #include "text.h"
 
 enum {
@@ -536,11 +537,6 @@ void amqp_wire_healthy(struct amqp_wire *wire)
     }
 }
 
-static uint64_t earlier(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
-}
-
 /* Silence, heartbeats and deadlines of an open connection. */
 static uint64_t tick_open(struct amqp_wire *wire)
 {
@@ -580,7 +576,7 @@ static uint64_t tick_open(struct amqp_wire *wire)
             beat_ms = wire->now_ms + wire->heartbeat_ms / 2;
             send_out(wire);
         }
-        next = earlier(next, earlier(dead_ms, beat_ms));
+        next = number_smaller(next, number_smaller(dead_ms, beat_ms));
     }
     return next;
 }

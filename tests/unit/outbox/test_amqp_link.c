@@ -107,20 +107,31 @@ static void test_many_deliveries_in_one_read_are_all_told(void **state)
     end(test);
 }
 
-static void test_a_body_over_the_limit_is_reported_without_it(void **state)
+static void test_of_a_body_over_the_limit_the_beginning_is_reported(void **state)
 {
     (void)state;
-    static uint8_t body[BODY_MAX + 1];
+    static uint8_t body[BODY_MAX + 20000];
+    for (size_t i = 0; i < sizeof body; i++) {
+        body[i] = (uint8_t)(i * 7 >> 3);
+    }
     struct test *test = make();
     test->keeps_body = true;
     use_topology(test);
     start(test);
-    fake_broker_deliver(&test->rig.broker, 1, "client.dev-7", body, BODY_MAX + 1, 16000);
-    fake_broker_deliver(&test->rig.broker, 2, "client.dev-7", body, 10, 16000);
+    static const size_t sizes[] = {BODY_MAX + 1, BODY_MAX + 20000};
+    for (size_t i = 0; i < 2; i++) {
+        fake_broker_deliver(&test->rig.broker, i + 1, "client.dev-7", body, sizes[i], 16000);
+        rig_settle(&test->rig);
+        assert_int_equal(test->delivery_count, i + 1);
+        assert_int_equal(test->oversized_count, i + 1);
+        assert_int_equal(test->body_bytes, sizes[i]);
+        assert_int_equal(test->body_sum, sum_of(body, BODY_MAX));
+    }
+    fake_broker_deliver(&test->rig.broker, 3, "client.dev-7", body, 10, 16000);
     rig_settle(&test->rig);
-    assert_int_equal(test->delivery_count, 2);
-    assert_int_equal(test->oversized_count, 1);
-    assert_int_equal(amqp_link_counters(test->rig.link)->oversized_count, 1);
+    assert_int_equal(test->delivery_count, 3);
+    assert_int_equal(test->body_sum, sum_of(body, 10));
+    assert_int_equal(amqp_link_counters(test->rig.link)->oversized_count, 2);
     end(test);
 }
 
@@ -319,7 +330,7 @@ int main(void)
         cmocka_unit_test(test_a_queue_someone_else_just_created_is_used_as_it_is),
         cmocka_unit_test(test_deliveries_come_whole_however_they_are_cut),
         cmocka_unit_test(test_many_deliveries_in_one_read_are_all_told),
-        cmocka_unit_test(test_a_body_over_the_limit_is_reported_without_it),
+        cmocka_unit_test(test_of_a_body_over_the_limit_the_beginning_is_reported),
         cmocka_unit_test(test_a_cancelled_consumer_is_told),
         cmocka_unit_test(test_large_bodies_are_cut_to_the_agreed_frame),
         cmocka_unit_test(test_a_full_out_buffer_takes_all_of_a_message_or_nothing),
