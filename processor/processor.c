@@ -105,8 +105,9 @@ static bool hand_dead(struct processor *processor, struct delivery *delivery)
     }
     delivery_move(delivery, DELIVERY_HANDED);
     log_event(&processor->log, LOG_WARN, "dead_letter", LOG_SPAN("client", delivery->client_id),
-              LOG_SPAN("id", delivery->message_id.bytes > 0 ? delivery->message_id : delivery->client_message_id),
-              LOG_TEXT("code", delivery->code), LOG_SPAN("reason", detail), LOG_TEXT("queue", processor->dead_queue));
+              LOG_SPAN("id", delivery->message_id), LOG_SPAN("message_id", delivery->property_id),
+              LOG_TEXT("code", delivery->code), LOG_SPAN("reason", detail), LOG_U64("bytes", delivery->body_bytes),
+              LOG_TEXT("queue", processor->dead_queue));
     return true;
 }
 
@@ -432,6 +433,15 @@ static bool is_closed(const struct processor *processor)
            amqp_link_state(processor->outgoing.link) == AMQP_LINK_DOWN;
 }
 
+/* Until when to wait for events. Asked last of all: a turn, a signal and a flush each start, close or lose
+ * connections, whose times are not those of before. What the flush lost has no event to come, so it is at once. */
+static uint64_t wait_until_ms(struct processor *processor, uint64_t due_ms)
+{
+    due_ms = earlier(due_ms, tick(processor));
+    const bool is_pressing = processor->closing ? is_closed(processor) : processor->tags_lost;
+    return is_pressing ? processor->now_ms : due_ms;
+}
+
 enum turned { TURN_ON, TURN_DRAINED, TURN_CUT_SHORT };
 
 /* Signals, and the steps of stopping. */
@@ -475,14 +485,12 @@ enum processor_exit processor_run(struct processor *processor)
     consumer_start(&processor->consumer, processor->now_ms);
     amqp_link_start(processor->outgoing.link, processor->now_ms);
     for (;;) {
-        uint64_t due_ms = tick(processor);
-        if (!processor->closing) {
-            due_ms = earlier(due_ms, turn(processor));
-        }
+        (void)tick(processor);
+        uint64_t due_ms = processor->closing ? UINT64_MAX : turn(processor);
         switch (heed_signals(processor, &due_ms)) {
         case TURN_ON:
             flush(processor);
-            take_events(processor, due_ms);
+            take_events(processor, wait_until_ms(processor, due_ms));
             break;
         case TURN_DRAINED:
             log_event(&processor->log, LOG_INFO, "stopped");

@@ -4,7 +4,9 @@
  *
  * A batch is one statement, and so one transaction: INSERT ... SELECT FROM unnest of binary arrays, joined with
  * message_types, ON CONFLICT DO NOTHING; in the batch's order, which the join by itself does not keep, so that `id`
- * follows the order of each client's messages. It answers with two numbers, how many rows it inserted and how many of
+ * follows the order of each client's messages. A type's window is held against the time at which the gateway took the
+ * message, in the session's TimeZone (what a cast to time does): an outage that delays a message does not make it late.
+ * It answers with two numbers, how many rows it inserted and how many of
  * those as `rejected`. Nearly always the first is the batch's size and the second is zero, and all is said. Otherwise
  * a second statement reads which rows of the batch stand as `rejected`. It has to be a statement of its own: a row
  * that another processor committed while ours ran makes our insert skip it, but is not in our insert's snapshot.
@@ -44,13 +46,12 @@ static const char insert_sql[] =
     "INSERT INTO messages (client_id, message_id, type, content, gateway, received_at, status) "
     "SELECT b.client_id, b.message_id, b.type, b.content, b.gateway, b.received_at, "
     "CASE WHEN t.type IS NULL THEN 'stored' "
-    "WHEN t.accepts_from <= t.accepts_until AND localtime >= t.accepts_from AND localtime < t.accepts_until THEN "
-    "'stored' "
-    "WHEN t.accepts_from > t.accepts_until AND (localtime >= t.accepts_from OR localtime < t.accepts_until) THEN "
-    "'stored' "
+    "WHEN t.accepts_from <= t.accepts_until AND c.clock >= t.accepts_from AND c.clock < t.accepts_until THEN 'stored' "
+    "WHEN t.accepts_from > t.accepts_until AND (c.clock >= t.accepts_from OR c.clock < t.accepts_until) THEN 'stored' "
     "ELSE 'rejected' END "
     "FROM unnest($1::text[], $2::text[], $3::text[], $4::jsonb[], $5::text[], $6::timestamptz[]) WITH ORDINALITY "
     "AS b (client_id, message_id, type, content, gateway, received_at, ordinal) "
+    "CROSS JOIN LATERAL (SELECT coalesce(b.received_at, now())::time) AS c (clock) "
     "LEFT JOIN message_types t ON t.type = b.type "
     "ORDER BY b.ordinal "
     "ON CONFLICT (client_id, message_id) DO NOTHING RETURNING status) "

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pika
 import pytest
+from clients import Client
 from process import wait_until
 from programs import ROOT, find_program
 from pipeline import BUILD
@@ -41,9 +42,10 @@ class Feed:
                     "app_id": "postern"}
         self.channel.basic_publish("", "messages", body, pika.BasicProperties(**{**defaults, **properties}))
 
-    def send(self, message_id, content="x", client="dev-7", type_="text", **properties):
-        self.publish({"client_id": client, "type": type_, "content": content, "id": message_id, "gateway": GATEWAY,
-                      "received_at": "2026-11-23T07:21:11.839Z"},
+    def send(self, message_id, content="x", client="dev-7", type_="text", received_at="2026-11-23T07:21:11.839Z",
+             **properties):
+        body = {"client_id": client, "type": type_, "content": content, "id": message_id, "gateway": GATEWAY}
+        self.publish({**body, "received_at": received_at} if received_at else body,
                      **{"message_id": f"{client}:{message_id}", "correlation_id": f"ref-{message_id}", **properties})
 
     def get(self, queue):
@@ -163,25 +165,32 @@ def test_long_messages(pipeline, feed):
     assert not processor.log(level="warn") and not processor.log(level="error")
 
 
-def test_a_body_beyond_all_bounds_stays_in_the_queue(pipeline, feed):
-    processor = pipeline.processor()
+def test_a_body_beyond_all_bounds_leaves_its_beginning_with_the_dead_letters(pipeline, feed):
+    """It blocks nothing, not even where only one message is in hand at a time."""
+    processor = pipeline.processor(PROCESSOR_BATCH="1", PROCESSOR_PREFETCH="1")
     feed.send("before")
-    feed.send("huge", "x" * 1_100_000)
-    for number in range(700):
-        feed.send(f"m{number}")
-    assert len(feed.receipts(701)) == 701
-    assert processor.wait_log(event="message_too_long")["message_id"] == "dev-7:huge"
+    feed.send("huge", "x" * 3_000_000)
+    feed.send("after")
+    assert by_id(feed.receipts(2)) == {"before": "stored", "after": "stored"}
+    properties, body = feed.dead_letter()
+    assert properties.message_id == "dev-7:huge" and properties.headers["x-postern-reason"] == "too_large"
+    assert properties.headers["x-postern-body-bytes"] > 3_000_000
+    assert len(body) == 1024 * 1024 + 1024 and body.startswith(b'{"client_id": "dev-7"') and body.endswith(b"xxx")
+    line = processor.wait_log(event="dead_letter")
+    assert (line["message_id"], line["code"]) == ("dev-7:huge", "too_large")
+    wait_until(lambda: pipeline.queue_depth() == 0, 30, "the queue to be empty")
     processor.end()
-    assert wait_until(lambda: pipeline.queue_depth() == 1, 30, "the huge one to be back in the queue")
+    wait_until(lambda: pipeline.queue_depth() == 0, 30, "nothing to come back")
 
 
 # ---- The acceptance rule ----
 
-def window(pipeline, accepts_from, accepts_until, zone="UTC"):
+def window(pipeline, accepts_from, accepts_until, zone="UTC", around="now"):
+    """Sets the window of `voice` around a moment, in a zone that becomes the database's."""
     pipeline.query(f'ALTER DATABASE "{pipeline.name}" SET TimeZone = %s', (zone,))
-    pipeline.query("UPDATE message_types SET accepts_from = (now() AT TIME ZONE %s)::time + %s::interval, "
-                   "accepts_until = (now() AT TIME ZONE %s)::time + %s::interval WHERE type = 'voice'",
-                   (zone, accepts_from, zone, accepts_until))
+    pipeline.query("UPDATE message_types SET accepts_from = (%s::timestamptz AT TIME ZONE %s)::time + %s::interval, "
+                   "accepts_until = (%s::timestamptz AT TIME ZONE %s)::time + %s::interval WHERE type = 'voice'",
+                   (around, zone, accepts_from, around, zone, accepts_until))
 
 
 @pytest.mark.parametrize("accepts_from, accepts_until, status", [
@@ -194,12 +203,13 @@ def window(pipeline, accepts_from, accepts_until, zone="UTC"):
     ("0 hours", "0 hours", "rejected"),   # from = until: an empty window
 ])
 def test_the_window_of_a_type(pipeline, feed, accepts_from, accepts_until, status):
+    """Of a message that does not say when it was received: the time at which it is stored counts."""
     window(pipeline, accepts_from, accepts_until)
     pipeline.processor()
-    feed.send("v1", type_="voice")
-    feed.send("t1", type_="text")
-    feed.send("u1", type_="unheard-of")
-    feed.send("v2", type_="voice")
+    feed.send("v1", type_="voice", received_at=None)
+    feed.send("t1", type_="text", received_at=None)
+    feed.send("u1", type_="unheard-of", received_at=None)
+    feed.send("v2", type_="voice", received_at=None)
     receipts = feed.receipts(4)
     assert by_id(receipts) == {"v1": status, "t1": "stored", "u1": "stored", "v2": status}
     for receipt in receipts:
@@ -210,20 +220,33 @@ def test_the_window_of_a_type(pipeline, feed, accepts_from, accepts_until, statu
 def test_the_window_is_in_the_databases_time_zone(pipeline, feed):
     window(pipeline, "-1 hours", "+1 hours", "Pacific/Kiritimati")  # UTC+14
     pipeline.processor()
-    feed.send("v1", type_="voice")
+    feed.send("v1", type_="voice", received_at=None)
     assert by_id(feed.receipts(1)) == {"v1": "stored"}
 
 
+def test_a_message_is_not_late_because_it_was_delayed(pipeline, feed):
+    """The time at which the gateway took it counts, in the database's zone, whenever it comes to be stored."""
+    window(pipeline, "-1 hours", "+1 hours", "Pacific/Kiritimati", "2026-11-23T23:30:00Z")  # 13:30 there, the 24th
+    pipeline.processor()
+    for message_id, received_at in (("early", "2026-11-23T22:29:59.999Z"), ("first", "2026-11-23T22:30:00Z"),
+                                    ("within", "2026-11-23T23:30:00Z"), ("other-day", "2026-11-20T23:30:00Z"),
+                                    ("last", "2026-11-24T00:29:59.999Z"), ("late", "2026-11-24T00:30:00Z")):
+        feed.send(message_id, type_="voice", received_at=received_at)
+    assert by_id(feed.receipts(6)) == {"early": "rejected", "first": "stored", "within": "stored",
+                                       "other-day": "stored", "last": "stored", "late": "rejected"}
+
+
 def test_a_repeat_is_told_what_became_of_the_first(pipeline, feed):
-    window(pipeline, "+11 hours", "+13 hours")
+    taken = "2026-11-23T07:21:11.839Z"  # by the gateway, all of them
+    window(pipeline, "+11 hours", "+13 hours", around=taken)
     pipeline.processor()
     feed.send("v1", type_="voice")
     assert by_id(feed.receipts(1)) == {"v1": "rejected"}
-    window(pipeline, "-1 hours", "+1 hours")  # counts at once, without a restart
+    window(pipeline, "-1 hours", "+1 hours", around=taken)  # counts at once, without a restart
     feed.send("v1", type_="voice")
     feed.send("v2", type_="voice")
     assert by_id(feed.receipts(2)) == {"v1": "rejected", "v2": "stored"}
-    window(pipeline, "+11 hours", "+13 hours")
+    window(pipeline, "+11 hours", "+13 hours", around=taken)
     feed.send("v2", type_="voice")
     assert by_id(feed.receipts(1)) == {"v2": "stored"}
 
@@ -269,6 +292,23 @@ def test_what_cannot_be_read_or_held(pipeline, feed):
                    for _ in range(4))
     assert set(letters) == {"bad_json", "nul_content", "number_out_of_range", "bad_client_id"}
     assert letters["bad_json"] == b"\xff\x00garbage"
+
+
+def test_long_headers_of_what_cannot_be_read(pipeline, feed):
+    """More than a frame of ours has room for: what does not fit is left out, and the letter says so."""
+    processor = pipeline.processor()
+    feed.publish(b"garbage", headers={"colour": "red", "trace": "t" * 9000, "count": 7})
+    properties, body = feed.dead_letter()
+    assert body == b"garbage"
+    assert (properties.headers["colour"], properties.headers["count"]) == ("red", 7)
+    assert "trace" not in properties.headers and properties.headers["x-postern-headers-lost"] == 1
+    assert processor.alive()
+
+
+def test_a_number_that_nobody_reads_is_harmless(pipeline, feed):
+    pipeline.processor()
+    feed.publish(b'{"client_id":"dev-7","type":"text","content":1,"id":"m1","trace":{"n":1e999999}}')
+    assert by_id(feed.receipts(1)) == {"m1": "stored"}
 
 
 def test_only_poison(pipeline, feed):
@@ -339,6 +379,40 @@ def test_the_database_is_away_for_long(pipeline, feed):
     assert len(by_id(feed.receipts(50))) == 50
     assert pipeline.row_count() == 51
     assert processor.log(event="database_up")
+
+
+def test_consuming_begins_again_without_another_event(pipeline, feed):
+    """The database comes back: that alone starts the new connection. No heartbeat is due that could help."""
+    processor = pipeline.processor(AMQP_HEARTBEAT="600")
+    feed.send("first")
+    feed.receipts(1)
+    for round_ in range(2):
+        pipeline.server.kill9()
+        wait_until(lambda count=round_ + 1: len(processor.log(event="messages_given_back")) == count, PATIENCE_S,
+                   "it to give its messages back")
+        pipeline.server.start()
+        feed.send(f"again-{round_}")
+        assert by_id(feed.receipts(1, 25)) == {f"again-{round_}": "stored"}
+
+
+def test_nothing_turns_while_nothing_answers(pipeline, feed):
+    """The broker hangs and the database is gone for longer than messages are kept in hand: the processor waits, and
+    works again once both are back."""
+    processor = pipeline.processor()
+    feed.send("first")
+    feed.receipts(1)
+    pipeline.broker.stop()
+    pipeline.server.kill9()
+    wait_until(lambda: processor.log(event="messages_given_back"), PATIENCE_S, "it to give its messages back")
+    before = processor.cpu_s()
+    time.sleep(12)  # past the end of the wait for the broker's goodbye, and past its second heartbeat
+    assert processor.cpu_s() - before < 3
+    pipeline.broker.cont()
+    pipeline.server.start()
+    again = Feed(pipeline)
+    again.send("again")
+    assert by_id(again.receipts(1)) == {"again": "stored"}
+    again.close()
 
 
 def test_another_processor_takes_over(pipeline, feed, servers):
@@ -506,6 +580,21 @@ def test_messages_are_logged_on_demand(pipeline, feed):
     assert processor.wait_log(event="stored", id="m1")["client"] == "dev-7"
 
 
+def test_a_made_id_is_the_same_in_both_logs(pipeline):
+    gateway = pipeline.gateway(LOG_MESSAGES="1")
+    processor = pipeline.processor(LOG_MESSAGES="1")
+    with Client(gateway.url("dev-7")) as client:
+        for content, status in (("x", "stored"), ("a\0b", "dead")):
+            client.send({"type": "text", "content": content})
+            client.expect(status=status)
+    stored, dead = processor.wait_log(event="stored"), processor.wait_log(event="dead_letter")
+    made = [line["id"] for line in gateway.log(event="message_taken")]
+    assert [stored["id"], dead["id"]] == made and len(set(made)) == 2
+    assert gateway.log(event="message_stored")[0]["id"] == stored["id"]
+    assert gateway.log(event="message_dead")[0]["id"] == dead["id"]
+    assert pipeline.query("SELECT message_id FROM messages") == [(stored["id"],)]
+
+
 def run(*arguments, folder, **settings):
     return subprocess.run([find_program(BUILD, "postern-processor"), *arguments], cwd=folder, env=settings,
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -596,6 +685,37 @@ def test_migrations_take_the_url_from_env_file(servers, tmp_path):
         assert server.query("SELECT count(*) FROM message_types", database=name) == [(3,)]
     finally:
         server.drop(name)
+
+
+def test_programs_and_migrations_read_one_env_file_alike(servers, tmp_path):
+    _, server = servers
+    name = f"migrations_expanded_{os.getpid()}"
+    server.create(name)
+    (tmp_path / ".env").write_text(
+        "POSTGRES_USER=postern # who\nexport POSTGRES_PASSWORD='postern'\n"
+        f'DATABASE_URL="postgresql://${{POSTGRES_USER}}:$POSTGRES_PASSWORD@${{NO_HOST-127.0.0.1}}:'
+        f'${{NO_PORT:-{server.port}}}/{name}?application_name=a$$b\\$"   # where\n')
+    try:
+        done = alembic("upgrade", "head", folder=tmp_path, configuration=Path(ROOT) / "alembic.ini")
+        assert done.returncode == 0, done.stdout
+        assert server.query("SELECT count(*) FROM message_types", database=name) == [(3,)]
+        shown = run("--check", folder=tmp_path, RABBITMQ_URL="amqp://127.0.0.1")
+        assert f'postgresql://postern:***@127.0.0.1:{server.port}/{name}?application_name=a$b$' in shown.stdout, shown
+    finally:
+        server.drop(name)
+
+
+@pytest.mark.parametrize("value", [
+    "postgresql://127.0.0.1:1/$", "postgresql://127.0.0.1:1/${NOT_SET}", "postgresql://127.0.0.1:1/${X:?no}",
+    "postgresql://127.0.0.1:1/${X", '"postgresql://127.0.0.1:1/x', "'postgresql://127.0.0.1:1/x",
+    '"postgresql://127.0.0.1:1/x"y', '"postgresql://127.0.0.1:1/\\x"',
+])
+def test_programs_and_migrations_refuse_the_same_lines(tmp_path, value):
+    (tmp_path / ".env").write_text(f"# the database\nDATABASE_URL={value}\n")
+    done = alembic("upgrade", "head", folder=tmp_path, configuration=Path(ROOT) / "alembic.ini")
+    assert done.returncode == 1 and "alembic: .env:2: " in done.stdout, done.stdout
+    done = run("--check", folder=tmp_path, RABBITMQ_URL="amqp://127.0.0.1")
+    assert done.returncode == 2 and ".env" in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("url, said", [
