@@ -54,6 +54,7 @@ struct settings {
     uint32_t publish_window;
     uint32_t send_queue_bytes;
     uint32_t drain_ms;
+    uint64_t memory_limit_bytes; /* 0: none */
     enum settings_poller poller;
 
     /* The processor's. */
