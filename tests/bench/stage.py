@@ -171,6 +171,9 @@ class Stage:
         return self._run("bench_store_rate", {"url": self.database_url, "run": self.run_name(),
                                               "log": self.folder / "store_rate.log", **options})
 
+    def statements(self, **options):
+        return self._run("bench_statements", {"url": self.database_url, "run": self.run_name(), **options})
+
     def start_echo(self):
         if self.echo is None:
             self.echo = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--",
