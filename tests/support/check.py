@@ -47,9 +47,9 @@ class StepFailed(Exception):
 
 
 def run(command, env=None):
-    """Runs a command; returns (exit code, output)."""
+    """Runs a command, which ends with us; returns (exit code, output)."""
     try:
-        done = subprocess.run([str(word) for word in command], cwd=ROOT, stdin=subprocess.DEVNULL,
+        done = subprocess.run(["setpriv", "--pdeathsig", "TERM", "--", *map(str, command)], cwd=ROOT, stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=STEP_TIMEOUT_S, check=False,
                               env={**os.environ, **(env or {})})
         return done.returncode, done.stdout.decode("utf-8", "replace")
@@ -236,11 +236,15 @@ class Report:
 def main():
     report = Report()
     start = time.monotonic()
-    lanes = [threading.Thread(target=report.run_lane, args=lane) for lane in LANES]
-    for lane in lanes:
-        lane.start()
-    for lane in lanes:
-        lane.join()
+    lanes = [threading.Thread(target=report.run_lane, args=lane, daemon=True) for lane in LANES]
+    try:
+        for lane in lanes:
+            lane.start()
+        for lane in lanes:
+            lane.join()
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+        os._exit(130)
     report.line("all", "", start)
     print(report.total, flush=True)
     return 1 if report.total.failed or not report.total.passed else 0
