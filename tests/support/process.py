@@ -136,7 +136,10 @@ class Process:
         self.send_signal(signal.SIGSTOP)
 
     def cont(self):
-        self.send_signal(signal.SIGCONT)
+        """Undoes stop(). Nothing when it is not stopped: a SIGCONT that comes while LeakSanitizer stops the threads of
+        a process that ends would take back that stop, and it would wait for ever."""
+        if self.alive() and self._status("State") == "T":
+            self.send_signal(signal.SIGCONT)
 
     def kill9(self):
         """SIGKILL, and waits until it is gone."""
