@@ -134,6 +134,7 @@ class Process:
     def stop(self):
         """SIGSTOP: the process keeps its sockets and does nothing."""
         self.send_signal(signal.SIGSTOP)
+        wait_until(lambda: self._status("State") == "T", 30, f"{self.name} to stop")
 
     def cont(self):
         """Undoes stop(). Nothing when it is not stopped: a SIGCONT that comes while LeakSanitizer stops the threads of
