@@ -10,8 +10,8 @@ import time
 from stage import DepthSampler, Failure, median, memory_kib, wait_until
 
 
-# In the open loops at 10,000 msg/s messages are due in bursts of ten: a load generator that wakes for each of them takes
-# half a core away from what it measures. Publisher and gateway get the same bursts.
+# In the open loops at 10,000 msg/s messages are due in bursts of ten: a load generator that wakes for each of them
+# takes half a core away from what it measures. Publisher and gateway get the same bursts.
 GRID_US = 1000
 
 
