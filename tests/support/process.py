@@ -5,17 +5,19 @@ Every process is started in a session of its own (so that Ctrl-C reaches only us
 the kernel ends it even when we are killed. All signals go by pid.
 """
 
+import fcntl
 import os
 import random
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
 PORT_FIRST = 21500
 PORT_LAST = 21999
-_ports_given = set()
+_ports_given = {}  # to the open file that claims it
 
 
 class Failure(Exception):
@@ -44,13 +46,27 @@ def port_is_free(port, host="127.0.0.1"):
     return True
 
 
+def claim_port(port):
+    """Takes a port for the rest of this process's life; False when another run on this machine has it. A port that is
+    merely free may belong to a broker that a test has just killed and is about to start again."""
+    folder = Path(tempfile.gettempdir()) / f"postern-ports-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    claim = open(folder / str(port), "w", encoding="ascii")
+    try:
+        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        claim.close()
+        return False
+    _ports_given[port] = claim
+    return True
+
+
 def free_port(preferred=None):
-    """A loopback port that is free now and that this process has not given out before."""
+    """A loopback port that is free now and that no test run on this machine has been given."""
     candidates = [preferred] if preferred else []
     candidates += random.sample(range(PORT_FIRST, PORT_LAST + 1), PORT_LAST + 1 - PORT_FIRST)
     for port in candidates:
-        if port not in _ports_given and port_is_free(port):
-            _ports_given.add(port)
+        if port not in _ports_given and port_is_free(port) and claim_port(port):
             return port
     raise Failure(f"no free port between {PORT_FIRST} and {PORT_LAST}")
 
