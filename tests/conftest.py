@@ -2,7 +2,8 @@
 """What integration and end-to-end tests share: one private RabbitMQ and one PostgreSQL for the whole run, and for each
 test a vhost and a migrated database of its own.
 
-POSTERN_BUILD names the build under test (default "debug", the one with sanitizers).
+POSTERN_BUILD names the build under test (default "debug", the one with sanitizers), POSTERN_POLLER the poller of the
+integration tests (default "auto"; the end-to-end tests take both).
 """
 
 import os
@@ -49,7 +50,7 @@ def servers(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def poller():
-    return "auto"
+    return os.environ.get("POSTERN_POLLER", "auto")
 
 
 @pytest.fixture

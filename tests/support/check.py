@@ -125,11 +125,11 @@ def ctest(build_name, *options):
     return (count, output) if count.failed else count
 
 
-def pytest(build_name, *arguments):
+def pytest(build_name, *arguments, poller="auto"):
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "pytest.xml"
         code, output = run([PYTHON, "-B", "-m", "pytest", "-q", "--junitxml", report, *arguments],
-                           {"POSTERN_BUILD": build_name})
+                           {"POSTERN_BUILD": build_name, "POSTERN_POLLER": poller})
         if not report.exists():
             raise StepFailed(output)
         count = count_pytest(report)
@@ -179,8 +179,8 @@ LANES = [
         ("clang-tidy", clang_tidy),
         ("aarch64: build, unit tests in qemu", lambda: cross("aarch64", "arm64")),
         ("armhf: build, unit tests in qemu", lambda: cross("armhf", "armhf")),
-        ("a short choice of the rest, release", lambda: pytest("release", "-m", "short", "tests/integration",
-                                                               "tests/e2e")),
+        ("short end to end, release", lambda: pytest("release", "-m", "short", "tests/e2e")),
+        ("integration, release, on poll()", lambda: pytest("release", "tests/integration", poller="poll")),
     ]),
 ]
 
