@@ -11,7 +11,7 @@
 
 enum { FILE_MODE = 0644, DIRECTORY_MODE = 0755, PATH_BYTES_MAX = 4096 };
 
-static int open_retrying(const char *path, int flags)
+int posix_open_file(const char *path, int flags)
 {
     int fd;
     do {
@@ -40,7 +40,7 @@ static bool write_all(int fd, const void *data, size_t bytes)
 static enum port_result open_append(void *context, const char *path, port_file *file, uint64_t *size_bytes)
 {
     struct posix *posix = context;
-    int fd = open_retrying(path, O_WRONLY | O_APPEND | O_CREAT);
+    int fd = posix_open_file(path, O_WRONLY | O_APPEND | O_CREAT);
     if (fd < 0) {
         return posix_failed(posix, "open");
     }
@@ -89,7 +89,7 @@ static enum port_result read_file(void *context, const char *path, void *buffer,
                                   size_t *read_bytes)
 {
     struct posix *posix = context;
-    int fd = open_retrying(path, O_RDONLY);
+    int fd = posix_open_file(path, O_RDONLY);
     if (fd < 0) {
         return errno == ENOENT ? PORT_CLOSED : posix_failed(posix, "open");
     }
@@ -100,11 +100,24 @@ static enum port_result read_file(void *context, const char *path, void *buffer,
 
 static bool write_synced(const char *path, const void *data, size_t bytes)
 {
-    int fd = open_retrying(path, O_WRONLY | O_CREAT | O_TRUNC);
+    int fd = posix_open_file(path, O_WRONLY | O_CREAT | O_TRUNC);
     if (fd < 0) {
         return false;
     }
     bool done = write_all(fd, data, bytes) && fsync(fd) == 0;
+    int saved = errno;
+    (void)close(fd);
+    errno = saved;
+    return done;
+}
+
+bool posix_sync_directory(const char *path)
+{
+    int fd = posix_open_file(path, O_RDONLY | O_DIRECTORY);
+    if (fd < 0) {
+        return false;
+    }
+    bool done = fsync(fd) == 0;
     int saved = errno;
     (void)close(fd);
     errno = saved;
@@ -118,15 +131,7 @@ static bool sync_folder(char *path)
     if (slash != NULL) {
         slash[slash == path ? 1 : 0] = '\0';
     }
-    int fd = open_retrying(slash != NULL ? path : ".", O_RDONLY | O_DIRECTORY);
-    if (fd < 0) {
-        return false;
-    }
-    bool done = fsync(fd) == 0;
-    int saved = errno;
-    (void)close(fd);
-    errno = saved;
-    return done;
+    return posix_sync_directory(slash != NULL ? path : ".");
 }
 
 static enum port_result replace_file(void *context, const char *path, const void *data, size_t bytes)
