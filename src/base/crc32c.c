@@ -3,6 +3,8 @@
  * follow it. The tables are constants, so that there is nothing to set up. */
 #include "crc32c.h"
 
+#include "little_endian.h"
+
 /* clang-format off */
 static const uint32_t table[8][256] = {
     {
@@ -280,19 +282,14 @@ static const uint32_t table[8][256] = {
 };
 /* clang-format on */
 
-static uint32_t load(const uint8_t *from)
-{
-    return (uint32_t)from[0] | (uint32_t)from[1] << 8 | (uint32_t)from[2] << 16 | (uint32_t)from[3] << 24;
-}
-
 uint32_t crc32c_extend(uint32_t crc, struct span bytes)
 {
     const uint8_t *at = bytes.data;
     size_t left = bytes.bytes;
     crc = ~crc;
     for (; left >= 8; left -= 8, at += 8) {
-        uint32_t low = crc ^ load(at);
-        uint32_t high = load(at + 4);
+        uint32_t low = crc ^ load_u32(at);
+        uint32_t high = load_u32(at + 4);
         crc = table[7][low & 255] ^ table[6][low >> 8 & 255] ^ table[5][low >> 16 & 255] ^ table[4][low >> 24] ^
               table[3][high & 255] ^ table[2][high >> 8 & 255] ^ table[1][high >> 16 & 255] ^ table[0][high >> 24];
     }

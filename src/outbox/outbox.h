@@ -28,8 +28,9 @@ struct outbox;
 
 enum {
     OUTBOX_QUEUES_MAX = 16,
-    /* What a message takes in the ring beyond its content, at most: envelope, ids, gateway's name, time. */
-    OUTBOX_OVERHEAD_BYTES_MAX = 640,
+    /* What a message takes in memory and on the disk beyond its content, at most: the body's envelope, and queue, ids,
+     * type and record around it. */
+    OUTBOX_OVERHEAD_BYTES_MAX = 896,
     OUTBOX_REF_BYTES_MAX = 80
 };
 
