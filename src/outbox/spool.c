@@ -44,6 +44,7 @@ struct spool *spool_init(struct arena *arena, struct port *port, struct log *log
                             .segment_count = (uint32_t)segment_count,
                             .written_index = SPOOL_NO_SEGMENT,
                             .oldest_index = SPOOL_NO_SEGMENT,
+                            .last_index = (uint32_t)segment_count - 1,
                             .lock = PORT_NONE,
                             .retry_wait_ms = SPOOL_RETRY_MS_MIN,
                             .is_written = true,

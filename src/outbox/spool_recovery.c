@@ -484,7 +484,7 @@ static void sort_out(struct recovery *recovery)
     uint32_t newest = recovery->newest_index;
     if (newest != SPOOL_NO_SEGMENT) {
         const struct spool_segment *segment = &spool->segments[newest];
-        spool->last_index = newest < spool->segment_count ? newest : 0;
+        spool->last_index = newest < spool->segment_count ? newest : spool->last_index;
         if (segment->state == SPOOL_SEGMENT_KEPT && newest < spool->segment_count && !segment->is_header_damaged) {
             spool_set_state(spool, newest, SPOOL_SEGMENT_WRITTEN);
             spool->written_index = newest;

@@ -113,7 +113,7 @@ bool spool_rig_start(struct spool_rig *rig)
 {
     char log_path[128];
     struct arena measure;
-    memset(rig->memory, 0, MEMORY_BYTES);
+    memset(rig->memory, 0, rig->arena.used_bytes); /* of the start before */
     arena_begin(&rig->arena, rig->memory, MEMORY_BYTES);
     (void)snprintf(log_path, sizeof log_path, "%s/log", rig->folder);
     const struct log_options log = {
@@ -244,6 +244,13 @@ void spool_rig_expect(struct spool_rig *rig, uint64_t first, uint64_t last)
     assert_false(spool_rig_read(rig, &message, &sequence));
 }
 
+void spool_rig_forget_log(struct spool_rig *rig)
+{
+    char path[128];
+    (void)snprintf(path, sizeof path, "%s/log", rig->folder);
+    assert_int_equal(truncate(path, 0), 0);
+}
+
 size_t spool_rig_log_count(struct spool_rig *rig, const char *text)
 {
     static char buffer[4 * 1024 * 1024];
@@ -278,8 +285,9 @@ void spool_rig_save(const struct spool_rig *rig, uint32_t index, const uint8_t *
 {
     char path[160];
     spool_rig_path(rig, index, path);
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    int fd = open(path, O_WRONLY | O_CREAT, 0600);
     assert_true(fd >= 0);
     assert_int_equal(write(fd, bytes, bytes_count), bytes_count);
+    assert_int_equal(ftruncate(fd, (off_t)bytes_count), 0);
     assert_int_equal(close(fd), 0);
 }

@@ -66,6 +66,8 @@ void spool_rig_expect(struct spool_rig *rig, uint64_t first, uint64_t last);
 
 /* How often the log holds `text`. */
 size_t spool_rig_log_count(struct spool_rig *rig, const char *text);
+/* Empties it, between two starts. */
+void spool_rig_forget_log(struct spool_rig *rig);
 
 /* A segment's file: read and written behind the spool's back. */
 size_t spool_rig_load(const struct spool_rig *rig, uint32_t index, uint8_t *bytes, size_t bytes_max);
