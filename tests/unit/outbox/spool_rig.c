@@ -232,6 +232,12 @@ bool spool_rig_read(struct spool_rig *rig, uint64_t *message, uint64_t *sequence
     return false;
 }
 
+void spool_rig_release(struct spool_rig *rig, uint64_t message)
+{
+    spool_release(rig->spool, rig->sequences[message]);
+    rig->done_count = message + 1 > rig->done_count ? message + 1 : rig->done_count;
+}
+
 void spool_rig_expect(struct spool_rig *rig, uint64_t first, uint64_t last)
 {
     uint64_t message;
@@ -239,7 +245,7 @@ void spool_rig_expect(struct spool_rig *rig, uint64_t first, uint64_t last)
     for (uint64_t expected = first; expected <= last; expected++) {
         assert_true(spool_rig_read(rig, &message, &sequence));
         assert_int_equal(message, expected);
-        spool_release(rig->spool, sequence);
+        spool_rig_release(rig, message);
     }
     assert_false(spool_rig_read(rig, &message, &sequence));
 }
