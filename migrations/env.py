@@ -24,32 +24,78 @@ def stop(line):
     sys.exit(1)
 
 
-def unquoted(value):
-    """A value of .env in docker-compose's syntax: 'as is', "with escapes" or bare up to a comment."""
-    if value[:1] == "'":
-        return value[1:].partition("'")[0]
-    if value[:1] == '"':
-        inner = re.match(r'"((?:[^"\\]|\\.)*)', value, re.DOTALL).group(1)
-        return re.sub(r"\\(.)", lambda m: {"n": "\n", "r": "\r", "t": "\t"}.get(m[1], m[1]), inner)
-    return re.split(r"\s#", value, maxsplit=1)[0].strip()
+VARIABLE = re.compile(r"\$(?:(\$)|([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?:(:?-)([^}$]*))?\})", re.ASCII)
+ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\", '"': '"', "$": "$"}
+
+
+class EnvFile:
+    """A .env file as the programs read it (src/shared/settings_env.c): docker-compose's syntax with 'as is',
+    "with escapes" or bare values up to a comment, and outside single quotes $NAME, ${NAME}, ${NAME-default},
+    ${NAME:-default} and $$. A variable is the environment's or, where that has none, that of an earlier line."""
+
+    def __init__(self, path):
+        self.values = {}
+        self.place = path
+        try:
+            with open(path, encoding="utf-8-sig") as lines:
+                for number, line in enumerate(lines, 1):
+                    self.place = f"{path}:{number}"
+                    if line.strip() and not line.lstrip().startswith("#"):
+                        self.take(line.rstrip("\r\n"))
+        except FileNotFoundError:
+            pass
+
+    def take(self, line):
+        match = re.fullmatch(r"[ \t]*(?:export[ \t]+)?([A-Za-z_]\w*)[ \t]*=(.*)", line, re.ASCII)
+        if not match:
+            stop(f"{self.place}: not of the form NAME=value")
+        name, text = match[1], match[2].lstrip(" \t")
+        if text[:1] == "'":
+            value, end, rest = text[1:].partition("'")
+        elif text[:1] == '"':
+            quoted = re.match(r'"((?:[^"\\]|\\.)*)("?)(.*)', text)
+            inner, end, rest = quoted.groups()
+            value = "".join(self.unescaped(piece) if piece[0] == "\\" else self.expanded(piece)
+                            for piece in re.findall(r"\\.|[^\\]+", inner))
+        else:
+            value, end, rest = self.expanded(re.split(r"[ \t]#", match[2], maxsplit=1)[0].strip(" \t")), "'", ""
+        if not end:
+            stop(f"{self.place}: a quote without a second one")
+        if not re.fullmatch(r"[ \t]*(?:[ \t]#.*)?", rest):
+            stop(f"{self.place}: something behind the closing quote")
+        self.values[name] = value
+
+    def unescaped(self, escape):
+        if escape[1] not in ESCAPES:
+            stop(f'{self.place}: an escape other than \\\\ \\" \\$ \\n \\r \\t')
+        return ESCAPES[escape[1]]
+
+    def expanded(self, text):
+        done, at = "", 0
+        while (dollar := text.find("$", at)) >= 0:
+            match = VARIABLE.match(text, dollar)
+            if not match:
+                stop(f"{self.place}: a $ that names no variable, or a form of ${{...}} other than ${{NAME}}, "
+                     "${NAME-default} and ${NAME:-default}; write $$ for a dollar sign")
+            done += text[at:dollar] + ("$" if match[1] else self.variable(match[2] or match[3], match[4], match[5]))
+            at = match.end()
+        return done + text[at:]
+
+    def variable(self, name, form, default):
+        value = os.environ.get(name, self.values.get(name))
+        if form and (value is None or (form == ":-" and not value)):
+            return default
+        if value is None:
+            stop(f"{self.place}: ${{{name}}} is not set")
+        return value
 
 
 def database_url():
-    if os.environ.get("DATABASE_URL"):
-        return os.environ["DATABASE_URL"]
-    found = None
-    try:
-        with open(".env", encoding="utf-8") as lines:
-            for line in lines:
-                match = re.match(r"\s*(?:export\s+)?DATABASE_URL\s*=\s*(.*)", line)
-                if match:
-                    found = unquoted(match[1])
-    except FileNotFoundError:
-        pass
-    if not found:
+    url = os.environ.get("DATABASE_URL") or EnvFile(".env").values.get("DATABASE_URL")
+    if not url:
         stop("DATABASE_URL is set neither in the environment nor in .env; for example "
              "DATABASE_URL=postgresql://postern:secret@127.0.0.1:5432/postern")
-    return found
+    return url
 
 
 def connect():

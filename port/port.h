@@ -39,7 +39,7 @@ struct port_address {
 };
 
 /* What the poller watches for and reports. PORT_HANGUP is always reported: the stream is dead, or its peer ended its
- * side while PORT_READ was not asked for (a system may be unable to tell the latter). */
+ * side while nothing was asked for (a system may be unable to tell the latter). */
 enum { PORT_READ = 1, PORT_WRITE = 2, PORT_HANGUP = 4 };
 
 struct port_event {
@@ -105,6 +105,9 @@ struct port {
     size_t (*wait)(void *context, struct port_event *events, size_t event_max, int64_t timeout_ms);
     void (*wake)(void *context);
 
+    /* Standard output: writes what it takes without waiting, from the front, and returns how many bytes that were. */
+    size_t (*print)(void *context, const void *data, size_t bytes);
+
     /* Files. Paths are UTF-8 with '/'. */
     enum port_result (*open_append)(void *context, const char *path, port_file *file, uint64_t *size_bytes);
     /* Writes all of it. After PORT_FAILED a part may stand in the file. */
@@ -113,8 +116,6 @@ struct port {
      * be read or is larger. */
     enum port_result (*read_file)(void *context, const char *path, void *buffer, size_t capacity_bytes,
                                   size_t *read_bytes);
-    /* Replaces a file whole and durably (write beside, sync, rename, sync the folder). Start and stop only. */
-    enum port_result (*replace_file)(void *context, const char *path, const void *data, size_t bytes);
     enum port_result (*rename)(void *context, const char *from, const char *to);
     /* With its parents; PORT_OK when it is there already. */
     enum port_result (*make_directory)(void *context, const char *path);

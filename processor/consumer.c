@@ -1,26 +1,26 @@
 /* SPDX-License-Identifier: MIT */
 /* Deliveries of a channel have rising tags and stand in the intake in that order, so what is settled at its front is
- * acknowledged with one `multiple` up to its last tag. Where a dead letter (or a message kept unsettled) with a lower
- * tag is still open, single acks go past it: a broker in an alarm confirms no dead letters, and must be relieved of
- * stored messages all the same.
+ * acknowledged with one `multiple` up to its last tag. Where a dead letter with a lower tag is still open, single acks
+ * go past it: a broker in an alarm confirms no dead letters, and must be relieved of stored messages all the same.
  *
- * A body longer than the link's buffer cannot be stored and cannot be dead-lettered either, for want of the body. It is
- * kept unsettled, so that it is lost in no case, and the log says so. */
+ * A delivery that finds no room in the intake (its messages are unusually long, or many are dead letters in the
+ * making) makes the consumer deaf: it and all that follow are left unsettled. Once everything in hand is finished, the
+ * connection is closed and made again, and they are delivered again, in order. */
 #include "consumer.h"
 
 #include "arena.h"
 #include "check.h"
 #include "log.h"
 
-static const struct span consumer_tag = SPAN("postern");
-
 #define TO(state) (1u << (state))
 static const unsigned moves[CONSUMER_STATE_COUNT] = {
-    [CONSUMER_AWAY] = TO(CONSUMER_IDLE) | TO(CONSUMER_AWAY),
-    [CONSUMER_IDLE] = TO(CONSUMER_ASKED) | TO(CONSUMER_AWAY),
-    [CONSUMER_ASKED] = TO(CONSUMER_ON) | TO(CONSUMER_AWAY),
-    [CONSUMER_ON] = TO(CONSUMER_CANCELLING) | TO(CONSUMER_AWAY),
-    [CONSUMER_CANCELLING] = TO(CONSUMER_IDLE) | TO(CONSUMER_AWAY),
+    [CONSUMER_PARKED] = TO(CONSUMER_AWAY),
+    [CONSUMER_AWAY] = TO(CONSUMER_IDLE) | TO(CONSUMER_AWAY) | TO(CONSUMER_PARTING),
+    [CONSUMER_IDLE] = TO(CONSUMER_ASKED) | TO(CONSUMER_AWAY) | TO(CONSUMER_PARTING),
+    [CONSUMER_ASKED] = TO(CONSUMER_ON) | TO(CONSUMER_AWAY) | TO(CONSUMER_PARTING),
+    [CONSUMER_ON] = TO(CONSUMER_DEAF) | TO(CONSUMER_AWAY) | TO(CONSUMER_PARTING),
+    [CONSUMER_DEAF] = TO(CONSUMER_AWAY) | TO(CONSUMER_PARTING),
+    [CONSUMER_PARTING] = TO(CONSUMER_PARKED),
 };
 
 static void move(struct consumer *consumer, enum consumer_state to)
@@ -38,8 +38,9 @@ static void on_channel(void *context)
 /* What was delivered on the channel can no longer be settled. */
 static void lose(struct consumer *consumer)
 {
-    move(consumer, CONSUMER_AWAY);
-    consumer->held_tag = UINT64_MAX;
+    if (consumer->state != CONSUMER_PARTING) {
+        move(consumer, CONSUMER_AWAY);
+    }
     for (uint64_t i = consumer->intake.first; i < consumer->intake.end; i++) {
         intake_at(&consumer->intake, i)->tag = 0;
     }
@@ -50,17 +51,18 @@ static void on_own_reply(struct consumer *consumer, const struct amqp_reply *rep
 {
     switch (reply->kind) {
     case AMQP_REPLY_CONSUMING:
-        move(consumer, CONSUMER_ON);
-        log_event(consumer->log, LOG_INFO, "consuming", LOG_SPAN("queue", consumer->steps[0].queue.name));
-        break;
-    case AMQP_REPLY_CANCELLED:
-        if (consumer->state == CONSUMER_CANCELLING) {
-            move(consumer, CONSUMER_IDLE);
+        if (consumer->state == CONSUMER_ASKED) {
+            move(consumer, CONSUMER_ON);
+            log_event(consumer->log, LOG_INFO, "consuming", LOG_SPAN("queue", consumer->steps[0].queue.name));
+        }
+        if (consumer->state == CONSUMER_ON && !consumer->wanted) {
+            move(consumer, CONSUMER_DEAF); /* asked before the program was told to stop */
         }
         break;
     case AMQP_REPLY_CANCELLED_BY_BROKER:
         amqp_link_reconnect(consumer->link, "the queue was deleted, or its node is gone");
         break;
+    case AMQP_REPLY_CANCELLED:
     case AMQP_REPLY_QUEUE_DECLARED:
     case AMQP_REPLY_EXCHANGE_DECLARED:
     case AMQP_REPLY_BOUND:
@@ -75,7 +77,9 @@ static void on_reply(void *context, const struct amqp_reply *reply)
     struct consumer *const consumer = context;
     switch (amqp_topology_on_reply(&consumer->topology, reply)) {
     case AMQP_TOPOLOGY_DONE:
-        move(consumer, CONSUMER_IDLE);
+        if (consumer->state == CONSUMER_AWAY) {
+            move(consumer, CONSUMER_IDLE);
+        }
         break;
     case AMQP_TOPOLOGY_IDLE:
         on_own_reply(consumer, reply);
@@ -109,24 +113,13 @@ static void on_down(void *context)
 static void on_delivery(void *context, const struct amqp_message *message)
 {
     struct consumer *const consumer = context;
-    if (message->oversized) {
-        if (message->tag < consumer->held_tag) {
-            consumer->held_tag = message->tag;
-        }
-        log_event(consumer->log, LOG_ERROR, "message_too_long", LOG_U64("bytes", message->body_bytes),
-                  LOG_SPAN("message_id", message->message_id),
-                  LOG_TEXT("remedy", "it stays in the queue unacknowledged: take it out by hand"));
+    if (consumer->state != CONSUMER_ON) {
         return;
     }
     const struct delivery *const delivery = intake_take(&consumer->intake, message, &consumer->json, consumer->now_ms);
     if (delivery == NULL) {
-        consumer->overflowed = true;
-        if (!amqp_link_nack(consumer->link, message->tag, false, true)) {
-            amqp_link_reconnect(consumer->link, "no room for messages, nor to say so");
-        }
-        return;
-    }
-    if (delivery->state == DELIVERY_DEAD) {
+        move(consumer, CONSUMER_DEAF);
+    } else if (delivery->state == DELIVERY_DEAD) {
         consumer->dead_count++;
     }
 }
@@ -143,7 +136,7 @@ enum { SETTLE_FRAME_BYTES = 32 };
 void consumer_init(struct consumer *consumer, struct arena *arena, struct port *port, struct log *log,
                    const struct consumer_options *options, const struct consumer_handler *handler)
 {
-    *consumer = (struct consumer){.log = log, .handler = *handler, .held_tag = UINT64_MAX};
+    *consumer = (struct consumer){.log = log, .handler = *handler};
     intake_init(&consumer->intake, arena, options->prefetch, options->intake_bytes, options->id_prefix);
     json_init(&consumer->json, arena, options->body_bytes_max, &options->hash_key);
     const struct amqp_link_options link_options = {.program = "postern-processor",
@@ -171,9 +164,32 @@ void consumer_on_event(struct consumer *consumer, uint32_t ready, uint64_t now_m
     amqp_link_on_event(consumer->link, ready, now_ms);
 }
 
+void consumer_start(struct consumer *consumer, uint64_t now_ms)
+{
+    consumer->now_ms = now_ms;
+    move(consumer, CONSUMER_AWAY);
+    amqp_link_start(consumer->link, now_ms);
+}
+
 void consumer_want(struct consumer *consumer, bool wanted)
 {
     consumer->wanted = wanted;
+}
+
+void consumer_finish(struct consumer *consumer)
+{
+    consumer->wanted = false;
+    if (consumer->state == CONSUMER_ON) {
+        move(consumer, CONSUMER_DEAF);
+    }
+}
+
+void consumer_part(struct consumer *consumer, uint64_t now_ms)
+{
+    if (consumer->state != CONSUMER_PARKED && consumer->state != CONSUMER_PARTING) {
+        move(consumer, CONSUMER_PARTING);
+        amqp_link_close(consumer->link, now_ms);
+    }
 }
 
 static bool is_settled(const struct delivery *delivery)
@@ -222,59 +238,43 @@ static void settle_singly(struct consumer *consumer)
     }
 }
 
-static void switch_consuming(struct consumer *consumer)
+void consumer_turn(struct consumer *consumer, uint64_t floor_tag, uint64_t now_ms)
 {
+    static const struct span tag = SPAN("postern");
+    consumer->now_ms = now_ms;
+    if (settle_many(consumer, floor_tag)) {
+        settle_singly(consumer);
+    }
     const bool is_empty = intake_count(&consumer->intake) == 0;
     switch (consumer->state) {
     case CONSUMER_IDLE:
-        if (is_empty) {
-            consumer->overflowed = false;
-        }
-        if (consumer->wanted && is_empty &&
-            amqp_link_consume(consumer->link, consumer->steps[0].queue.name, consumer_tag)) {
+        if (consumer->wanted && is_empty && amqp_link_consume(consumer->link, consumer->steps[0].queue.name, tag)) {
             move(consumer, CONSUMER_ASKED);
         }
         break;
-    case CONSUMER_ON:
-        if ((!consumer->wanted || consumer->overflowed) && amqp_link_cancel(consumer->link, consumer_tag)) {
-            move(consumer, CONSUMER_CANCELLING);
+    case CONSUMER_DEAF:
+        if (consumer->wanted && is_empty && floor_tag == UINT64_MAX) {
+            consumer_part(consumer, now_ms);
         }
         break;
+    case CONSUMER_PARTING:
+    case CONSUMER_PARKED:
     case CONSUMER_AWAY:
     case CONSUMER_ASKED:
-    case CONSUMER_CANCELLING:
+    case CONSUMER_ON:
     case CONSUMER_STATE_COUNT:
         break;
     }
-}
-
-void consumer_turn(struct consumer *consumer, uint64_t floor_tag)
-{
-    const uint64_t lowest_tag = consumer->held_tag < floor_tag ? consumer->held_tag : floor_tag;
-    if (settle_many(consumer, lowest_tag)) {
-        settle_singly(consumer);
+    /* The end of one connection and the start of the next in the same turn: no event would bring another one. */
+    if (consumer->state == CONSUMER_PARTING && amqp_link_state(consumer->link) == AMQP_LINK_DOWN) {
+        move(consumer, CONSUMER_PARKED);
     }
-    switch_consuming(consumer);
+    if (consumer->state == CONSUMER_PARKED && consumer->wanted) {
+        consumer_start(consumer, now_ms);
+    }
 }
 
 bool consumer_ack(struct consumer *consumer, uint64_t tag)
 {
     return amqp_link_ack(consumer->link, tag, false);
-}
-
-bool consumer_give_back(struct consumer *consumer)
-{
-    struct intake *const intake = &consumer->intake;
-    while (intake_count(intake) > 0) {
-        const struct delivery *const delivery = intake_at(intake, intake->end - 1);
-        if (delivery->tag != 0 && !is_settled(delivery) &&
-            !amqp_link_nack(consumer->link, delivery->tag, false, true)) {
-            return false;
-        }
-        if (needs_ack(delivery) && !amqp_link_ack(consumer->link, delivery->tag, false)) {
-            return false;
-        }
-        intake_cut(intake, intake->end - 1);
-    }
-    return true;
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* Takes messages from the queue into the intake, and settles them.
  *
- * Consuming is switched on and off (consumer_want): off means that the consumer is cancelled, so that messages stay in
- * RabbitMQ, for others too. It begins only with an empty intake, so that no more than the prefetch is ever unsettled.
+ * Whatever ends it, messages that are not settled go back to the queue in their old order, because it is never the
+ * consumer that is cancelled, but the connection that is closed. (RabbitMQ returns what is on its way to a cancelled
+ * consumer message by message, behind later ones.)
  *
  * Invariant: a delivery whose tag is not 0 belongs to the open channel. Memory: from the arena. Thread: the loop's. */
 #ifndef POSTERN_PROCESSOR_CONSUMER_H
@@ -25,11 +26,13 @@ struct port;
 enum { CONSUMER_STEPS = 2 };
 
 enum consumer_state {
-    CONSUMER_AWAY,       /* no channel, or its queue is not declared yet */
-    CONSUMER_IDLE,       /* could consume */
-    CONSUMER_ASKED,      /* basic.consume sent */
-    CONSUMER_ON,         /* deliveries come */
-    CONSUMER_CANCELLING, /* basic.cancel sent, deliveries still come */
+    CONSUMER_PARKED,  /* not connected, until messages are wanted */
+    CONSUMER_AWAY,    /* no channel, or its queue is not declared yet */
+    CONSUMER_IDLE,    /* could consume */
+    CONSUMER_ASKED,   /* basic.consume sent */
+    CONSUMER_ON,      /* deliveries come */
+    CONSUMER_DEAF,    /* what still comes is left unsettled; what is in hand is finished */
+    CONSUMER_PARTING, /* closing the connection */
     CONSUMER_STATE_COUNT
 };
 
@@ -47,10 +50,8 @@ struct consumer {
     struct consumer_handler handler;
     enum consumer_state state;
     bool wanted;
-    bool overflowed; /* a delivery found no room: off until the intake is empty */
     struct intake intake;
     struct json json;
-    uint64_t held_tag;   /* the lowest delivery that is kept unsettled; UINT64_MAX: none */
     uint64_t dead_count; /* deliveries that came in DELIVERY_DEAD, ever */
     uint64_t now_ms;     /* of the running entry */
 };
@@ -65,36 +66,36 @@ struct consumer_options {
     uint16_t prefetch;
     size_t body_bytes_max;
     size_t intake_bytes;
-    struct span id_prefix; /* see intake.h; stays alive */
+    struct span id_prefix;       /* see intake.h; stays alive */
     struct siphash_key hash_key; /* random and secret */
 };
 
-/* Makes its own link ("consume"), which the caller starts, feeds with events and flushes. */
+/* Makes its own link ("consume"), which the caller ticks and flushes. */
 void consumer_init(struct consumer *consumer, struct arena *arena, struct port *port, struct log *log,
                    const struct consumer_options *options, const struct consumer_handler *handler);
+
+/* Connects; consuming begins when messages are wanted, with an empty intake. */
+void consumer_start(struct consumer *consumer, uint64_t now_ms);
 
 /* The poller reported the link's token. */
 void consumer_on_event(struct consumer *consumer, uint32_t ready, uint64_t now_ms);
 
-/* Whether messages are wanted; takes effect with consumer_turn. */
+/* Whether consuming may begin. Takes effect with consumer_turn, and ends nothing. */
 void consumer_want(struct consumer *consumer, bool wanted);
 
-/* Once a turn, after the events: acknowledges what is stored at the intake's front and lets it go, then switches
- * consuming on or off. `floor_tag`: the lowest tag that is still to be settled elsewhere, which "all up to here" must
- * not reach (UINT64_MAX: none). */
-void consumer_turn(struct consumer *consumer, uint64_t floor_tag);
+/* Takes no more messages: for the program's end, after which consumer_part follows. */
+void consumer_finish(struct consumer *consumer);
+
+/* Closes the connection, so that all that is unsettled goes back to the queue; on_lost follows. It connects again when
+ * messages are wanted. */
+void consumer_part(struct consumer *consumer, uint64_t now_ms);
+
+/* Once a turn, after the events: acknowledges what is stored at the intake's front and lets it go, then begins or ends
+ * what is due. `floor_tag`: the lowest tag that is still to be settled elsewhere, which "all up to here" must not
+ * reach (UINT64_MAX: none). The link is to be ticked after it: it may have been started or closed. */
+void consumer_turn(struct consumer *consumer, uint64_t floor_tag, uint64_t now_ms);
 
 /* Acknowledges one delivery that has left the intake. False: no room now. */
 bool consumer_ack(struct consumer *consumer, uint64_t tag);
-
-/* Gives all that is undecided back to the queue and empties the intake. False when not all could be said now: call
- * again. */
-bool consumer_give_back(struct consumer *consumer);
-
-/* True when nothing is being delivered: cancelled, or no channel. */
-static inline bool consumer_silent(const struct consumer *consumer)
-{
-    return consumer->state == CONSUMER_AWAY || consumer->state == CONSUMER_IDLE;
-}
 
 #endif

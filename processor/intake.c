@@ -99,6 +99,7 @@ static void copy_message(struct delivery *delivery, const struct amqp_message *m
     delivery->headers = headers;
     delivery->header_count = message->header_count;
     delivery->body = keep(to, message->body);
+    delivery->body_bytes = message->oversized ? message->body_bytes : message->body.bytes;
     delivery->content_type = keep(to, message->content_type);
     delivery->correlation_id = keep(to, message->correlation_id);
     delivery->reply_to = keep(to, message->reply_to);
@@ -136,12 +137,20 @@ static struct span make_id(struct intake *intake, uint8_t **to)
 
 static void read_message(struct intake *intake, struct delivery *delivery, struct json *json, uint8_t **to)
 {
+    if (delivery->body_bytes > delivery->body.bytes) {
+        delivery_condemn(delivery, "too_large", span_text("the body is longer than any message can be"));
+        return;
+    }
     struct envelope_body body;
     const enum envelope_error error = envelope_parse_body(json, delivery->body, &body);
     if (error != ENVELOPE_BAD_JSON && error != ENVELOPE_BAD_MESSAGE) {
         delivery->client_id = keep(to, body.client_id);
         delivery->type = keep(to, body.type);
         delivery->client_message_id = keep(to, body.id);
+    }
+    delivery->message_id = delivery->client_message_id;
+    if (delivery->message_id.bytes == 0 && delivery->client_id.bytes > 0) {
+        delivery->message_id = property_message_id(delivery);
     }
     if (error != ENVELOPE_OK) {
         char sentence[ENVELOPE_DESCRIPTION_BYTES_MAX];
@@ -150,7 +159,7 @@ static void read_message(struct intake *intake, struct delivery *delivery, struc
         delivery_condemn(delivery, envelope_error_code(error), text_span(&text));
         return;
     }
-    if (!jsonb_numbers_fit(json)) {
+    if (!jsonb_numbers_fit(json, json_member(json, 0, "content"))) {
         delivery_condemn(delivery, "number_out_of_range",
                          span_text("content holds a number that the database cannot hold"));
         return;
@@ -159,10 +168,6 @@ static void read_message(struct intake *intake, struct delivery *delivery, struc
     delivery->gateway = keep(to, body.gateway);
     delivery->received_unix_ms = body.received_unix_ms;
     delivery->has_received_at = body.has_received_at;
-    delivery->message_id = delivery->client_message_id;
-    if (delivery->message_id.bytes == 0) {
-        delivery->message_id = property_message_id(delivery);
-    }
     if (delivery->message_id.bytes == 0) {
         delivery->message_id = make_id(intake, to);
     }

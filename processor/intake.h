@@ -52,6 +52,7 @@ struct delivery {
 
     /* As it came. */
     struct span body;
+    uint64_t body_bytes; /* of the whole; more than body.bytes: it is too long, and only its beginning is here */
     struct span content_type;
     struct span correlation_id;
     struct span reply_to;
@@ -65,7 +66,7 @@ struct delivery {
     /* As it was read; empty where it could not be. */
     struct span client_id;
     struct span client_message_id; /* the client's own id; empty: it gave none */
-    struct span message_id;        /* what it is stored under */
+    struct span message_id;        /* what it is stored under, and what logs call it */
     struct span type;
     struct span content;
     struct span gateway;

@@ -65,9 +65,11 @@ bool jsonb_number_fits(struct span number)
     return is_zero || (before > 0 ? before : -after_zeros) + exponent <= DIGITS_BEFORE_MAX;
 }
 
-bool jsonb_numbers_fit(const struct json *json)
+bool jsonb_numbers_fit(const struct json *json, size_t node)
 {
-    for (size_t node = 0; node < json->node_count; node++) {
+    const struct span value = json_raw(json, node);
+    const uint8_t *const end = value.data + value.bytes;
+    for (; node < json->node_count && json_raw(json, node).data < end; node++) {
         if (json_kind(json, node) != JSON_KIND_NUMBER) {
             continue;
         }

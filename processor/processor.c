@@ -14,8 +14,9 @@
  * When the database refuses a batch for its data, the batch is halved until the row is found: that one is
  * dead-lettered, the others are stored.
  *
- * When the database is away, consuming stops at once. The messages in hand are kept for a while, so that a restart of
- * the database costs nothing, and then given back to the queue, where other processors find them. */
+ * When the database is away, messages in hand are kept for a while, so that a restart of the database costs nothing;
+ * the prefetch bounds them. Then the connection that consumes is closed, which gives them back to the queue, where
+ * other processors find them, and made again when the database is there. */
 #include "processor.h"
 
 #include "arena.h"
@@ -104,8 +105,9 @@ static bool hand_dead(struct processor *processor, struct delivery *delivery)
     }
     delivery_move(delivery, DELIVERY_HANDED);
     log_event(&processor->log, LOG_WARN, "dead_letter", LOG_SPAN("client", delivery->client_id),
-              LOG_SPAN("id", delivery->message_id.bytes > 0 ? delivery->message_id : delivery->client_message_id),
-              LOG_TEXT("code", delivery->code), LOG_SPAN("reason", detail), LOG_TEXT("queue", processor->dead_queue));
+              LOG_SPAN("id", delivery->message_id), LOG_SPAN("message_id", delivery->property_id),
+              LOG_TEXT("code", delivery->code), LOG_SPAN("reason", detail), LOG_U64("bytes", delivery->body_bytes),
+              LOG_TEXT("queue", processor->dead_queue));
     return true;
 }
 
@@ -192,12 +194,19 @@ static void on_result(void *context, const struct store_result *result)
     processor->row_count = 0;
 }
 
+/* Dead ones at a range's beginning may have left the intake before the range is looked at. */
+static uint64_t present(const struct processor *processor, uint64_t sequence)
+{
+    const uint64_t first = processor->consumer.intake.first;
+    return sequence > first ? sequence : first;
+}
+
 /* Sends the pending ones of the range, as many as fit. Returns where it ended. */
 static uint64_t submit(struct processor *processor, struct processor_range range)
 {
     store_begin(processor->store);
     processor->row_count = 0;
-    uint64_t sequence = range.from;
+    uint64_t sequence = present(processor, range.from);
     for (; sequence < range.to && processor->row_count < processor->settings->processor_batch; sequence++) {
         const struct delivery *const delivery = delivery_at(processor, sequence);
         if (delivery->state != DELIVERY_PENDING) {
@@ -227,6 +236,7 @@ static uint64_t submit(struct processor *processor, struct processor_range range
 static uint64_t batch_due_ms(struct processor *processor)
 {
     const struct intake *const intake = &processor->consumer.intake;
+    processor->next = present(processor, processor->next);
     if (processor->next == intake->end) {
         return UINT64_MAX;
     }
@@ -298,21 +308,19 @@ static void drop_lost(struct processor *processor)
 /* The database has been away for long: its messages go back to the queue. */
 static void give_back(struct processor *processor)
 {
-    const size_t count = intake_count(&processor->consumer.intake);
-    if (count == 0 || store_up(processor->store) || !consumer_silent(&processor->consumer) ||
+    const struct consumer *const consumer = &processor->consumer;
+    const bool is_connected = consumer->state != CONSUMER_PARKED && consumer->state != CONSUMER_PARTING;
+    if (store_up(processor->store) || !is_connected || processor->stopping ||
         processor->now_ms - processor->store_down_ms < GIVE_BACK_MS) {
         return;
     }
+    log_event(&processor->log, LOG_INFO, "messages_given_back", LOG_U64("count", intake_count(&consumer->intake)),
+              LOG_TEXT("cause", "the database is away"));
     if (!store_idle(processor->store)) {
         store_forget(processor->store);
+        processor->row_count = 0;
     }
-    processor->range_count = 0;
-    processor->row_count = 0;
-    if (consumer_give_back(&processor->consumer)) {
-        log_event(&processor->log, LOG_INFO, "messages_given_back", LOG_U64("count", count),
-                  LOG_TEXT("cause", "the database is away"));
-    }
-    processor->next = processor->consumer.intake.end;
+    consumer_part(&processor->consumer, processor->now_ms);
 }
 
 /* ---- The loop ---- */
@@ -343,11 +351,11 @@ static uint64_t turn(struct processor *processor)
     receipt_groups_flush(&processor->receipts); /* of dead letters that were confirmed */
     due_ms = earlier(due_ms, outgoing_pump(&processor->outgoing, processor->now_ms));
     consumer_want(&processor->consumer, store_up(processor->store) && !processor->stopping);
-    consumer_turn(&processor->consumer, outgoing_lowest_tag(&processor->outgoing));
+    consumer_turn(&processor->consumer, outgoing_lowest_tag(&processor->outgoing), processor->now_ms);
     if (store_up(processor->store) && store_idle(processor->store)) {
         due_ms = earlier(due_ms, batch_due_ms(processor));
     }
-    if (!store_up(processor->store) && intake_count(&processor->consumer.intake) > 0) {
+    if (!store_up(processor->store) && processor->now_ms - processor->store_down_ms < GIVE_BACK_MS) {
         due_ms = earlier(due_ms, processor->store_down_ms + GIVE_BACK_MS);
     }
     return due_ms;
@@ -401,8 +409,7 @@ static void take_events(struct processor *processor, uint64_t due_ms)
 static bool is_drained(struct processor *processor)
 {
     const bool is_undecided = intake_count(&processor->consumer.intake) > 0 && store_up(processor->store);
-    return consumer_silent(&processor->consumer) && !is_undecided &&
-           (outgoing_empty(&processor->outgoing) || !processor->outgoing.is_ready);
+    return !is_undecided && (outgoing_empty(&processor->outgoing) || !processor->outgoing.is_ready);
 }
 
 static void begin_closing(struct processor *processor)
@@ -416,7 +423,7 @@ static void begin_closing(struct processor *processor)
     processor->closing = true;
     processor->stop_due_ms = UINT64_MAX;
     store_close(processor->store);
-    amqp_link_close(processor->consumer.link, processor->now_ms);
+    consumer_part(&processor->consumer, processor->now_ms);
     amqp_link_close(processor->outgoing.link, processor->now_ms);
 }
 
@@ -424,6 +431,15 @@ static bool is_closed(const struct processor *processor)
 {
     return amqp_link_state(processor->consumer.link) == AMQP_LINK_DOWN &&
            amqp_link_state(processor->outgoing.link) == AMQP_LINK_DOWN;
+}
+
+/* Until when to wait for events. Asked last of all: a turn, a signal and a flush each start, close or lose
+ * connections, whose times are not those of before. What the flush lost has no event to come, so it is at once. */
+static uint64_t wait_until_ms(struct processor *processor, uint64_t due_ms)
+{
+    due_ms = earlier(due_ms, tick(processor));
+    const bool is_pressing = processor->closing ? is_closed(processor) : processor->tags_lost;
+    return is_pressing ? processor->now_ms : due_ms;
 }
 
 enum turned { TURN_ON, TURN_DRAINED, TURN_CUT_SHORT };
@@ -442,7 +458,8 @@ static enum turned heed_signals(struct processor *processor, uint64_t *due_ms)
         log_event(&processor->log, LOG_INFO, "stopping", LOG_U64("in_hand", intake_count(&processor->consumer.intake)));
         processor->stopping = true;
         processor->stop_due_ms = processor->now_ms + STOP_MS;
-        *due_ms = processor->now_ms; /* one more turn at once, which cancels the consumer */
+        consumer_finish(&processor->consumer);
+        *due_ms = processor->now_ms; /* one more turn at once, which sends what has gathered */
         return TURN_ON;
     }
     if (!processor->stopping) {
@@ -465,17 +482,15 @@ enum processor_exit processor_run(struct processor *processor)
               LOG_TEXT("queue", processor->settings->processor_queue), LOG_TEXT("instance", processor->instance));
     processor->store_down_ms = processor->now_ms;
     store_start(processor->store, processor->now_ms);
-    amqp_link_start(processor->consumer.link, processor->now_ms);
+    consumer_start(&processor->consumer, processor->now_ms);
     amqp_link_start(processor->outgoing.link, processor->now_ms);
     for (;;) {
-        uint64_t due_ms = tick(processor);
-        if (!processor->closing) {
-            due_ms = earlier(due_ms, turn(processor));
-        }
+        (void)tick(processor);
+        uint64_t due_ms = processor->closing ? UINT64_MAX : turn(processor);
         switch (heed_signals(processor, &due_ms)) {
         case TURN_ON:
             flush(processor);
-            take_events(processor, due_ms);
+            take_events(processor, wait_until_ms(processor, due_ms));
             break;
         case TURN_DRAINED:
             log_event(&processor->log, LOG_INFO, "stopped");

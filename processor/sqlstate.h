@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What an error of PostgreSQL means for a batch, by its SQLSTATE (PostgreSQL manual, appendix A).
- * Pure. Thread: any one. */
+ * Pure. Memory: none. Thread: any one. */
 #ifndef POSTERN_PROCESSOR_SQLSTATE_H
 #define POSTERN_PROCESSOR_SQLSTATE_H
 

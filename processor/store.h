@@ -48,6 +48,7 @@ struct store_result {
     const char *message; /* STORE_BAD_*: what the database says and its SQLSTATE, one line */
 };
 
+/* All are needed. */
 struct store_handler {
     void (*on_up)(void *context);   /* prepared: batches are taken, one that is undecided is being sent again */
     void (*on_down)(void *context); /* the connection is gone; logged */

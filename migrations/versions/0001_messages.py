@@ -23,8 +23,9 @@ COMMENT ON TABLE message_types IS
     'When the processor accepts messages of a type. Outside its window a message is stored as rejected. A type '
     'that is not listed is accepted at any time. A change counts from the next batch on.';
 COMMENT ON COLUMN message_types.accepts_from IS
-    'Start of the daily window, itself inside. The clock is the database''s: localtime when the batch is stored, in '
-    'the time zone of its TimeZone setting (ALTER DATABASE ... SET TimeZone).';
+    'Start of the daily window, itself inside. What counts is when the gateway took the message (received_at) or, where '
+    'the message does not say, when it is stored; in the time zone of the database''s TimeZone setting (ALTER DATABASE '
+    '... SET TimeZone; the processor takes a change with its next connection).';
 COMMENT ON COLUMN message_types.accepts_until IS
     'End of the daily window, itself outside; 24:00 is the end of the day. Earlier than accepts_from, the window '
     'passes midnight (22:00 to 06:00). Equal to accepts_from, the window is empty and nothing is accepted.';
@@ -49,11 +50,12 @@ COMMENT ON TABLE messages IS
 COMMENT ON COLUMN messages.message_id IS
     'The client''s own id or, where it gave none, one the gateway made; unique within the client.';
 COMMENT ON COLUMN messages.status IS
-    'stored, or rejected: it arrived outside the window of its type in message_types.';
+    'stored, or rejected: it was received outside the window of its type in message_types.';
 COMMENT ON COLUMN messages.gateway IS
     'The GATEWAY_ID it came through; null when another publisher put it into the queue.';
 COMMENT ON COLUMN messages.received_at IS
-    'When the gateway took it, by the gateway''s clock; null when the publisher did not say.';
+    'When the gateway took it, by the gateway''s clock, which the window of its type is held against; null when the '
+    'publisher did not say.';
 COMMENT ON COLUMN messages.stored_at IS
     'Start of the transaction that stored it, by the database''s clock.'
 """

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Opening takes one mapping for all that the port needs, then the wake-up, the poller, the worker and the signals, each
- * of which can be closed whether it was opened or not; closing takes the same steps back. */
+ * of which can be closed whether it was opened or not; closing takes the same steps back, and leaves the last ones out
+ * while a job runs. */
 #include "port_posix.h"
 
 #include <errno.h>
@@ -222,15 +223,18 @@ bool port_posix_open(struct port *port, const struct port_posix_options *options
            posix_worker_open(posix, mapping + layout.stack_at, POSIX_WORKER_STACK_BYTES) && posix_signal_open(posix);
 }
 
-void port_posix_close(struct port *port)
+bool port_posix_close(struct port *port)
 {
     struct posix *posix = port->context;
     if (posix == NULL) {
-        return;
+        return true;
     }
     posix_signal_close(posix);
-    posix_worker_close(posix);
     posix_poller_close(posix);
+    if (!posix_worker_close(posix)) {
+        port->context = NULL;
+        return false;
+    }
     posix_wake_close(posix);
     while (posix->block_count > 0) {
         struct posix_block block = posix->blocks[--posix->block_count];
@@ -238,6 +242,7 @@ void port_posix_close(struct port *port)
     }
     port->context = NULL;
     (void)munmap(posix->mapping, posix->mapping_bytes);
+    return true;
 }
 
 const char *port_posix_poller_name(const struct port *port)

@@ -28,9 +28,11 @@ struct port_posix_options {
  * port->error_text(port->context) says what, and nothing else of `port` may be used. */
 bool port_posix_open(struct port *port, const struct port_posix_options *options);
 
-/* Ends the worker after its present job, gives back the signals, and frees all that `memory` gave. Sockets and files
- * are the callers' to close before. */
-void port_posix_close(struct port *port);
+/* Ends the worker, gives back the signals, and frees all that `memory` gave. Sockets and files are the callers' to
+ * close before. Jobs that did not begin are forgotten. One that runs is waited for a fifth of a second and no longer,
+ * because a name that does not resolve can take many seconds: then the result is false, and what the job may still
+ * touch (the memory that `memory` gave, the worker's stack) stays until the process ends. */
+bool port_posix_close(struct port *port);
 
 /* "poll" or "epoll". */
 const char *port_posix_poller_name(const struct port *port);

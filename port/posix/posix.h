@@ -32,7 +32,8 @@ struct posix_ring {
 
 struct posix_worker {
     pthread_t thread;
-    sem_t work; /* as many posts as jobs put, and one to stop */
+    sem_t work;  /* as many posts as jobs put, and one to stop */
+    sem_t ended; /* the thread takes no more jobs */
     atomic_bool stopping;
     struct posix_ring submitted; /* loop to worker */
     struct posix_ring finished;  /* worker to loop */
@@ -93,7 +94,8 @@ void posix_signal_close(struct posix *posix);
 
 /* posix_worker.c. `stack` is not used by anything else until after close. */
 bool posix_worker_open(struct posix *posix, void *stack, size_t stack_bytes);
-void posix_worker_close(struct posix *posix);
+/* False when a job runs and goes on running: the worker ends after it, on its own. */
+bool posix_worker_close(struct posix *posix);
 bool posix_submit_job(void *context, struct port_job *job);
 struct port_job *posix_finished_job(void *context);
 
@@ -131,7 +133,5 @@ void posix_storage_functions(struct port *port);
 
 /* posix_file.c: open, close-on-exec and not given up because of a signal; -1 with errno. */
 int posix_open_file(const char *path, int flags);
-/* Syncs a directory; false with errno. */
-bool posix_sync_directory(const char *path);
 
 #endif

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: MIT */
-/* Files by the plain calls. A file is replaced by writing another beside it, syncing that, renaming it over the old one
- * and syncing the folder, so that after a power cut the one or the other is there, whole. */
+/* Files by the plain calls. Standard output may be a pipe that nobody empties. It is not made non-blocking, because
+ * that is a property of the pipe's end and not of the program: the shell and what else writes there would see it too.
+ * So it is asked for room before each piece, and a piece is no longer than what POSIX lets fit where there is room. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "check.h"
 #include "posix.h"
 
-enum { FILE_MODE = 0644, DIRECTORY_MODE = 0755, PATH_BYTES_MAX = 4096 };
+enum { FILE_MODE = 0644, DIRECTORY_MODE = 0755, PATH_BYTES_MAX = 4096, PIECE_BYTES_MIN = 512 };
 
 int posix_open_file(const char *path, int flags)
 {
@@ -60,6 +62,29 @@ static enum port_result append(void *context, port_file file, const void *data, 
     return write_all(file, data, bytes) ? PORT_OK : posix_failed(context, "write");
 }
 
+static bool has_room(int fd)
+{
+    struct pollfd poll_fd = {.fd = fd, .events = POLLOUT};
+    return poll(&poll_fd, 1, 0) == 1 && (poll_fd.revents & POLLOUT) != 0;
+}
+
+static size_t print(void *context, const void *data, size_t bytes)
+{
+    (void)context;
+    long limit = fpathconf(STDOUT_FILENO, _PC_PIPE_BUF);
+    size_t piece = limit > PIECE_BYTES_MIN ? (size_t)limit : PIECE_BYTES_MIN;
+    size_t printed = 0;
+    while (printed < bytes && has_room(STDOUT_FILENO)) {
+        size_t left = bytes - printed;
+        ssize_t count = write(STDOUT_FILENO, (const uint8_t *)data + printed, left < piece ? left : piece);
+        if (count <= 0) {
+            break;
+        }
+        printed += (size_t)count;
+    }
+    return printed;
+}
+
 static enum port_result read_all(struct posix *posix, int fd, uint8_t *buffer, size_t capacity_bytes,
                                  size_t *read_bytes)
 {
@@ -96,64 +121,6 @@ static enum port_result read_file(void *context, const char *path, void *buffer,
     enum port_result result = read_all(posix, fd, buffer, capacity_bytes, read_bytes);
     (void)close(fd);
     return result;
-}
-
-static bool write_synced(const char *path, const void *data, size_t bytes)
-{
-    int fd = posix_open_file(path, O_WRONLY | O_CREAT | O_TRUNC);
-    if (fd < 0) {
-        return false;
-    }
-    bool done = write_all(fd, data, bytes) && fsync(fd) == 0;
-    int saved = errno;
-    (void)close(fd);
-    errno = saved;
-    return done;
-}
-
-bool posix_sync_directory(const char *path)
-{
-    int fd = posix_open_file(path, O_RDONLY | O_DIRECTORY);
-    if (fd < 0) {
-        return false;
-    }
-    bool done = fsync(fd) == 0;
-    int saved = errno;
-    (void)close(fd);
-    errno = saved;
-    return done;
-}
-
-/* Syncs the folder that `path` stands in; cuts `path`. */
-static bool sync_folder(char *path)
-{
-    char *slash = strrchr(path, '/');
-    if (slash != NULL) {
-        slash[slash == path ? 1 : 0] = '\0';
-    }
-    return posix_sync_directory(slash != NULL ? path : ".");
-}
-
-static enum port_result replace_file(void *context, const char *path, const void *data, size_t bytes)
-{
-    struct posix *posix = context;
-    char beside[PATH_BYTES_MAX];
-    int length = snprintf(beside, sizeof beside, "%s.new", path);
-    if (length < 0 || (size_t)length >= sizeof beside) {
-        errno = ENAMETOOLONG;
-        return posix_failed(posix, "open");
-    }
-    if (!write_synced(beside, data, bytes)) {
-        enum port_result result = posix_failed(posix, "write");
-        (void)unlink(beside);
-        return result;
-    }
-    if (rename(beside, path) != 0) {
-        enum port_result result = posix_failed(posix, "rename");
-        (void)unlink(beside);
-        return result;
-    }
-    return sync_folder(beside) ? PORT_OK : posix_failed(posix, "sync the folder");
 }
 
 static enum port_result rename_file(void *context, const char *from, const char *to)
@@ -215,7 +182,7 @@ void posix_file_functions(struct port *port)
     port->open_append = open_append;
     port->append = append;
     port->read_file = read_file;
-    port->replace_file = replace_file;
+    port->print = print;
     port->rename = rename_file;
     port->make_directory = make_directory;
     port->close_file = close_file;

@@ -10,15 +10,16 @@
 
 enum { WAKE_INDEX = 0 };
 
-/* Who reads sees the end of the stream by reading; who does not is told of it where the system can (Linux). */
+/* Who reads or writes sees the end of the stream by that; who does neither is told of it where the system can (Linux).
+ */
 #ifndef POLLRDHUP
 #define POLLRDHUP 0
 #endif
 
 static short poll_events(uint32_t interest)
 {
-    int events = ((interest & PORT_READ) != 0 ? POLLIN : POLLRDHUP) | ((interest & PORT_WRITE) != 0 ? POLLOUT : 0);
-    return (short)events;
+    int events = ((interest & PORT_READ) != 0 ? POLLIN : 0) | ((interest & PORT_WRITE) != 0 ? POLLOUT : 0);
+    return (short)(events == 0 ? POLLRDHUP : events);
 }
 
 static size_t rounded(size_t bytes)

@@ -85,7 +85,14 @@ static enum port_result sync_file(void *context, port_file file)
 
 static enum port_result sync_directory(void *context, const char *path)
 {
-    return posix_sync_directory(path) ? PORT_OK : posix_failed(context, "sync the folder");
+    struct posix *posix = context;
+    int fd = posix_open_file(path, O_RDONLY | O_DIRECTORY);
+    if (fd < 0) {
+        return posix_failed(posix, "sync the folder");
+    }
+    enum port_result result = fsync(fd) == 0 ? PORT_OK : posix_failed(posix, "sync the folder");
+    (void)close(fd);
+    return result;
 }
 
 static enum port_result remove_file(void *context, const char *path)

@@ -4,9 +4,12 @@
  * along. A ring never overflows, because no more jobs are out than it has room for. */
 #include <errno.h>
 #include <signal.h>
+#include <time.h>
 
 #include "check.h"
 #include "posix.h"
+
+enum { LINGER_MS = 200 }; /* that closing waits for the job that runs */
 
 static void ring_put(struct posix_ring *ring, struct port_job *job)
 {
@@ -36,6 +39,7 @@ static void *work(void *context)
             CHECK(errno == EINTR);
         }
         if (atomic_load(&worker->stopping)) {
+            (void)sem_post(&worker->ended);
             return NULL;
         }
         struct port_job *job = ring_take(&worker->submitted);
@@ -50,7 +54,7 @@ bool posix_worker_open(struct posix *posix, void *stack, size_t stack_bytes)
 {
     struct posix_worker *worker = &posix->worker;
     pthread_attr_t attributes;
-    if (sem_init(&worker->work, 0, 0) != 0) {
+    if (sem_init(&worker->work, 0, 0) != 0 || sem_init(&worker->ended, 0, 0) != 0) {
         (void)posix_failed(posix, "sem_init");
         return false;
     }
@@ -75,23 +79,45 @@ bool posix_worker_open(struct posix *posix, void *stack, size_t stack_bytes)
     if (errno != 0) {
         (void)posix_failed(posix, "start the worker thread");
         (void)sem_destroy(&worker->work);
+        (void)sem_destroy(&worker->ended);
         return false;
     }
     worker->running = true;
     return true;
 }
 
-void posix_worker_close(struct posix *posix)
+/* Whether the thread ends soon: one that waits for work does at once. */
+static bool ends_soon(struct posix_worker *worker)
+{
+    struct timespec until;
+    CHECK(clock_gettime(CLOCK_REALTIME, &until) == 0);
+    until.tv_nsec += LINGER_MS * 1000000L;
+    until.tv_sec += until.tv_nsec / 1000000000L;
+    until.tv_nsec %= 1000000000L;
+    int result;
+    do {
+        result = sem_timedwait(&worker->ended, &until);
+    } while (result != 0 && errno == EINTR);
+    return result == 0;
+}
+
+bool posix_worker_close(struct posix *posix)
 {
     struct posix_worker *worker = &posix->worker;
     if (!worker->running) {
-        return;
+        return true;
     }
     atomic_store(&worker->stopping, true);
     (void)sem_post(&worker->work);
+    if (!ends_soon(worker)) {
+        (void)pthread_detach(worker->thread);
+        return false;
+    }
     (void)pthread_join(worker->thread, NULL);
     (void)sem_destroy(&worker->work);
+    (void)sem_destroy(&worker->ended);
     worker->running = false;
+    return true;
 }
 
 bool posix_submit_job(void *context, struct port_job *job)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Bytes that someone else owns: a pointer and a length. A span never outlives what it points into, and is
- * passed by value. An empty span may have a null pointer. */
+/* Bytes that someone else owns: a pointer and a length, passed by value. An empty span may have a null pointer.
+ *
+ * Invariant: a span never outlives what it points into. Memory: none. Thread: that of the bytes. */
 #ifndef POSTERN_BASE_SPAN_H
 #define POSTERN_BASE_SPAN_H
 

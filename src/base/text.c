@@ -5,6 +5,7 @@
  * low-level date algorithms"). */
 #include "text.h"
 
+#include "hex.h"
 #include "utf8.h"
 
 static const char digit_pairs[] = "00010203040506070809"
@@ -167,7 +168,6 @@ static size_t plain_run_bytes(const uint8_t *data, size_t bytes)
 
 static void json_escape(struct text *text, uint8_t byte)
 {
-    static const char hex[] = "0123456789abcdef";
     static const char letters[] = {['\b'] = 'b', ['\t'] = 't', ['\n'] = 'n', ['\f'] = 'f', ['\r'] = 'r'};
     char out[6] = {'\\', (char)byte, '0', '0', 0, 0};
     size_t out_bytes = 2;
@@ -178,8 +178,8 @@ static void json_escape(struct text *text, uint8_t byte)
         out[1] = letters[byte];
     } else if (byte < 0x20) {
         out[1] = 'u';
-        out[4] = hex[byte >> 4];
-        out[5] = hex[byte & 15];
+        out[4] = hex_digit(byte >> 4);
+        out[5] = hex_digit(byte);
         out_bytes = 6;
     }
     text_bytes(text, span_of(out, out_bytes));

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The origin that the outbox carries names a session by handle, so a receipt finds its connection without a lookup; a
+/* The outbox begins to publish when the downlink's queue stands, so that the first receipts of a new gateway find it.
+ *
+ * The origin that the outbox carries names a session by handle, so a receipt finds its connection without a lookup; a
  * processor's receipt carries the same origin inside its ref, which the outbox reads. */
 #include "answers.h"
 
@@ -8,39 +10,52 @@
 #include "receipts.h"
 #include "replies.h"
 
-static void log_stage(struct gateway *gateway, const struct outbox_origin *origin, const struct receipt *receipt)
+/* Where a receipt's message came from, as far as it is known. */
+struct source {
+    bool known;
+    struct outbox_origin origin;
+    uint64_t sequence;
+};
+
+static void log_stage(struct gateway *gateway, const struct source *source, const struct receipt *receipt)
 {
     static const char *const events[RECEIPT_STATUS_COUNT] = {
         [RECEIPT_ACCEPTED] = "message_accepted", [RECEIPT_QUEUED] = "message_queued",
         [RECEIPT_STORED] = "message_stored",     [RECEIPT_REJECTED] = "message_rejected",
         [RECEIPT_DEAD] = "message_dead",
     };
-    uint32_t seq = origin == NULL ? 0 : origin->seq;
+    char buffer[OUTBOX_ID_BYTES_MAX];
+    struct text made = text_in(buffer, sizeof buffer);
+    struct span id = receipt->id;
+    if (id.bytes == 0 && source->known) {
+        outbox_write_id(gateway->outbox, &made, source->sequence);
+        id = text_span(&made);
+    }
+    uint32_t seq = source->known ? source->origin.seq : 0;
     if (receipt->reason.bytes > 0) {
         log_event(&gateway->log, LOG_INFO, events[receipt->status], LOG_SPAN("client", receipt->client_id),
-                  LOG_SPAN("id", receipt->id), LOG_U64("seq", seq), LOG_SPAN("reason", receipt->reason));
+                  LOG_SPAN("id", id), LOG_U64("seq", seq), LOG_SPAN("reason", receipt->reason));
     } else {
         log_event(&gateway->log, LOG_INFO, events[receipt->status], LOG_SPAN("client", receipt->client_id),
-                  LOG_SPAN("id", receipt->id), LOG_U64("seq", seq));
+                  LOG_SPAN("id", id), LOG_U64("seq", seq));
     }
 }
 
-/* `origin` is NULL where it is not known. */
-static void tell(struct gateway *gateway, const struct outbox_origin *origin, const struct receipt *receipt)
+static void tell(struct gateway *gateway, const struct source *source, const struct receipt *receipt)
 {
     if (log_messages(&gateway->log)) {
-        log_stage(gateway, origin, receipt);
+        log_stage(gateway, source, receipt);
     }
     struct session *session = NULL;
     uint32_t seq = 0;
-    if (origin != NULL) {
-        struct session_handle handle = {origin->session_index, origin->session_generation};
+    if (source->known) {
+        struct session_handle handle = {source->origin.session_index, source->origin.session_generation};
         session = session_by_handle(&gateway->sessions, handle);
         // A ref is what a backend hands back: it is believed only where it names the same client.
         if (session != NULL && !span_equal(session_client_id(session), receipt->client_id)) {
             session = NULL;
         }
-        seq = session == NULL ? 0 : origin->seq;
+        seq = session == NULL ? 0 : source->origin.seq;
     }
     if (session == NULL) {
         session = receipt->id.bytes == 0 ? NULL : session_find(&gateway->sessions, receipt->client_id);
@@ -61,7 +76,8 @@ static void on_receipt(void *context, const struct outbox_receipt *receipt)
         .id = receipt->id,
         .status = receipt->status,
     };
-    tell(context, &receipt->origin, &told);
+    const struct source source = {.known = true, .origin = receipt->origin, .sequence = receipt->sequence};
+    tell(context, &source, &told);
 }
 
 static void on_room(void *context)
@@ -70,27 +86,66 @@ static void on_room(void *context)
     gateway->room_came = true;
 }
 
+static void on_settled(void *context)
+{
+    struct gateway *gateway = context;
+    outbox_start(gateway->outbox, gateway->now_ms);
+}
+
+/* What becomes of a message behind the queue is the processor's word; `accepted` and `queued` are the gateway's own,
+ * and from elsewhere they could come after `stored`. */
+static bool is_processors_word(enum receipt_status status)
+{
+    switch (status) {
+    case RECEIPT_STORED:
+    case RECEIPT_REJECTED:
+    case RECEIPT_DEAD:
+        return true;
+    case RECEIPT_ACCEPTED:
+    case RECEIPT_QUEUED:
+        break;
+    }
+    return false;
+}
+
+static void settle_and_tell(struct gateway *gateway, const struct receipt *receipt)
+{
+    struct source source = {.known = false};
+    source.known = outbox_settle(gateway->outbox, receipt->client_id, receipt->ref, &source.origin, &source.sequence) ==
+                   OUTBOX_REF_OURS;
+    tell(gateway, &source, receipt);
+}
+
 static void on_receipts(void *context, struct span body)
 {
     struct gateway *gateway = context;
     struct receipt_reader reader;
+    uint64_t refused_count = 0;
+    bool has_more = true;
     receipt_reader_begin(&reader, body);
-    for (;;) {
+    while (has_more) {
         struct receipt receipt;
         switch (receipt_read(&reader, &receipt)) {
-        case RECEIPT_READ_ONE: {
-            struct outbox_origin origin;
-            bool ours = outbox_settle(gateway->outbox, receipt.ref, &origin) == OUTBOX_REF_OURS;
-            tell(gateway, ours ? &origin : NULL, &receipt);
+        case RECEIPT_READ_ONE:
+            if (is_processors_word(receipt.status)) {
+                settle_and_tell(gateway, &receipt);
+            } else {
+                refused_count++;
+            }
             break;
-        }
         case RECEIPT_READ_END:
-            return;
+            has_more = false;
+            break;
         case RECEIPT_READ_BAD:
             log_event(&gateway->log, LOG_WARN, "receipts_malformed", LOG_U64("bytes", body.bytes),
                       LOG_U64("offset", reader.offset));
-            return;
+            has_more = false;
+            break;
         }
+    }
+    if (refused_count > 0) {
+        log_event(&gateway->log, LOG_WARN, "receipts_refused", LOG_U64("receipts", refused_count),
+                  LOG_TEXT("reason", "a processor says stored, rejected or dead, and nothing else"));
     }
 }
 
@@ -125,4 +180,5 @@ static void on_message(void *context, struct session *session, struct span body)
 }
 
 const struct outbox_handler answers_outbox_handler = {.on_receipt = on_receipt, .on_room = on_room};
-const struct downlink_handler answers_downlink_handler = {.on_message = on_message, .on_receipts = on_receipts};
+const struct downlink_handler answers_downlink_handler = {
+    .on_settled = on_settled, .on_message = on_message, .on_receipts = on_receipts};

@@ -80,43 +80,25 @@ static enum connection_result send_span(struct gateway *gateway, struct connecti
     return connection_send_text(&gateway->server, connection, &text, 1);
 }
 
-/* An answer from within a callback of the server. */
-static void answer(struct gateway *gateway, const struct session *session, const struct text *text)
+bool clients_tell(struct gateway *gateway, const struct session *session, struct span text)
 {
-    CHECK(!text->truncated);
     struct connection_handle connection = connection_of(session);
-    switch (send_span(gateway, connection, text_span(text))) {
+    switch (send_span(gateway, connection, text)) {
     case CONNECTION_OK:
+        return true;
     case CONNECTION_GONE:
         break;
     case CONNECTION_FULL:
         close_unsendable(gateway, connection, session);
         break;
     }
+    return false;
 }
 
-bool clients_tell(struct gateway *gateway, const struct session *session, struct span text)
+static void answer(struct gateway *gateway, const struct session *session, const struct text *text)
 {
-    struct connection_handle connection = connection_of(session);
-    struct session_handle handle = session_handle_of(&gateway->sessions, session);
-    enum connection_result result = send_span(gateway, connection, text);
-    if (result == CONNECTION_FULL) {
-        server_flush(&gateway->server, gateway->now_ms);
-        result = send_span(gateway, connection, text);
-    }
-    switch (result) {
-    case CONNECTION_OK:
-        return true;
-    case CONNECTION_GONE:
-        break;
-    case CONNECTION_FULL:
-        session = session_by_handle(&gateway->sessions, handle);
-        if (session != NULL) {
-            close_unsendable(gateway, connection, session);
-        }
-        break;
-    }
-    return false;
+    CHECK(!text->truncated);
+    (void)clients_tell(gateway, session, text_span(text));
 }
 
 /* Before the upgrade. */
@@ -287,15 +269,10 @@ static void take(struct gateway *gateway, struct session *session, const struct 
         .queue_index = (uint8_t)queue_index,
         .origin = {.session_index = handle.index,
                    .session_generation = handle.generation,
-                   .seq = session->message_count,
-                   .receipts_mask = session->receipts_mask},
+                   .seq = session->message_count},
     };
     // `readable` was asked before these bytes were read, with a bound for all they could bring.
     CHECK(outbox_take(gateway->outbox, &message, gateway->now_ms) == OUTBOX_TAKEN);
-    if (log_messages(&gateway->log)) {
-        log_event(&gateway->log, LOG_INFO, "message_taken", LOG_SPAN("client", message.client_id),
-                  LOG_SPAN("id", message.id), LOG_U64("seq", session->message_count), LOG_SPAN("type", message.type));
-    }
 }
 
 static void on_message(void *context, struct connection_handle connection, uint8_t *data, size_t bytes, bool is_binary)

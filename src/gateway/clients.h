@@ -26,9 +26,8 @@ enum {
 /* For server_init, with the gateway as context. */
 extern const struct server_handler clients_handler;
 
-/* Sends a text from outside the server's callbacks (a receipt, a backend's message). When its queue is full it is
- * flushed and tried once more, because one turn can bring more than a queue holds to a client that reads well; if
- * that does not help, the client is closed as slow. False: it was not queued, and the session may have ended. */
+/* Sends a text from outside the server's callbacks (a receipt, a backend's message). When its queue is full, although
+ * all that its socket takes was sent, the client is closed as slow. False: it was not queued. */
 bool clients_tell(struct gateway *gateway, const struct session *session, struct span text);
 
 /* Resumes those who wait, as far as there is room. Outside of callbacks. */

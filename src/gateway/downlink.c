@@ -2,12 +2,20 @@
 /* The topology is declared anew on each channel; then what is wanted is asked in two queues. Sessions that want a
  * binding stand in a list through their own records, so there is no bound to overflow; clients that left have no
  * record any more and stand in a ring of names, as long as the session table, whose overflow costs a stale binding
- * until its next message. */
+ * until its next message.
+ *
+ * What is consumed for a client that is not here is acknowledged and lost: kept back unacknowledged it would fill the
+ * prefetch and hold up everybody's receipts. Right after a start nobody is here yet, and the queue may hold what came
+ * while there was no gateway. So consuming begins a grace after the start and not with the first client, because the
+ * others are on their way; and not later, because receipts of those who are here must not wait for ever. A queue that
+ * had to be created holds nothing and is consumed at once. After an outage of the broker there is no grace: the clients
+ * stayed. */
 #include "downlink.h"
 
 #include <string.h>
 
 #include "check.h"
+#include "number.h"
 #include "text.h"
 
 static const struct span exchange = SPAN("postern.downlink");
@@ -127,7 +135,8 @@ static void ask(struct downlink *downlink)
 /* Nothing that was asked or delivered on the old channel counts any more. */
 static void forget_channel(struct downlink *downlink)
 {
-    downlink->consuming = false;
+    downlink->standing = false;
+    downlink->consumer_asked = false;
     downlink->outstanding_count = 0;
     downlink->handed_tag = 0;
     downlink->acked_tag = 0;
@@ -145,19 +154,31 @@ static void on_channel(void *context)
     amqp_topology_on_channel(&downlink->topology);
 }
 
+static void settle(struct downlink *downlink)
+{
+    if (!downlink->settled) {
+        downlink->settled = true;
+        downlink->handler.on_settled(downlink->context);
+    }
+}
+
 static void on_reply(void *context, const struct amqp_reply *reply)
 {
     struct downlink *downlink = context;
     switch (amqp_topology_on_reply(&downlink->topology, reply)) {
-    case AMQP_TOPOLOGY_PENDING:
-    case AMQP_TOPOLOGY_FAILED:
-        return;
     case AMQP_TOPOLOGY_DONE:
-        downlink->consuming = true;
-        log_event(downlink->log, LOG_INFO, "downlink_up", LOG_TEXT("queue", downlink->queue_name));
+        downlink->standing = true;
+        settle(downlink);
+        return;
+    case AMQP_TOPOLOGY_PENDING:
+    case AMQP_TOPOLOGY_FAILED: // said of closed channels alone
         return;
     case AMQP_TOPOLOGY_IDLE:
         break;
+    }
+    if (amqp_topology_on_reply(&downlink->consumer, reply) == AMQP_TOPOLOGY_DONE) {
+        log_event(downlink->log, LOG_INFO, "downlink_up", LOG_TEXT("queue", downlink->queue_name));
+        return;
     }
     switch (reply->kind) {
     case AMQP_REPLY_BOUND:
@@ -180,9 +201,18 @@ static void on_reply(void *context, const struct amqp_reply *reply)
 static void on_channel_closed(void *context, uint16_t code, struct span text)
 {
     struct downlink *downlink = context;
+    struct amqp_topology *asked = downlink->standing ? &downlink->consumer : &downlink->topology;
     forget_channel(downlink);
-    if (amqp_topology_on_channel_closed(&downlink->topology, code, text) == AMQP_TOPOLOGY_IDLE) {
-        log_event(downlink->log, LOG_WARN, "downlink_channel_closed", LOG_U64("code", code), LOG_SPAN("cause", text));
+    switch (amqp_topology_on_channel_closed(asked, code, text)) {
+    case AMQP_TOPOLOGY_PENDING: // there is no such queue
+        downlink->hold_until_ms = 0;
+        break;
+    case AMQP_TOPOLOGY_FAILED:
+        settle(downlink);
+        break;
+    case AMQP_TOPOLOGY_DONE:
+    case AMQP_TOPOLOGY_IDLE: // it is logged
+        break;
     }
 }
 
@@ -194,7 +224,13 @@ static void on_down(void *context)
 /* For a client that is not here; its binding is left from an earlier time. */
 static void drop_stale(struct downlink *downlink, struct span client_id)
 {
-    log_event(downlink->log, LOG_INFO, "downlink_client_absent", LOG_SPAN("client", client_id));
+    uint32_t times = repeats_due(&downlink->told, "client_absent", 0, span_of(NULL, 0));
+    if (times > 0) {
+        log_event(downlink->log, LOG_INFO, "downlink_client_absent", LOG_SPAN("client", client_id),
+                  LOG_U64("times", times));
+    } else if (log_messages(downlink->log)) {
+        log_event(downlink->log, LOG_DEBUG, "downlink_client_absent", LOG_SPAN("client", client_id));
+    }
     if (client_id.bytes >= 1 && client_id.bytes <= CLIENT_ID_BYTES_MAX) {
         want_unbind(downlink, client_id);
     }
@@ -243,9 +279,10 @@ static void prepare_steps(struct downlink *downlink)
         {.kind = AMQP_STEP_QUEUE, .queue = queue},
         {.kind = AMQP_STEP_BIND, .queue = queue, .exchange = exchange, .routing_key = span_text(downlink->gateway_key)},
         {.kind = AMQP_STEP_QOS, .prefetch_count = DOWNLINK_PREFETCH},
-        {.kind = AMQP_STEP_CONSUME, .queue = queue, .consumer_tag = consumer_tag},
     };
     memcpy(downlink->steps, steps, sizeof steps);
+    downlink->consumer_step =
+        (struct amqp_step){.kind = AMQP_STEP_CONSUME, .queue = queue, .consumer_tag = consumer_tag};
 }
 
 static void write_name(char name[DOWNLINK_NAME_BYTES_MAX], const char *prefix, const char *gateway_id)
@@ -296,10 +333,12 @@ void downlink_init(struct downlink *downlink, struct arena *arena, struct port *
     write_name(downlink->gateway_key, "gateway.", options->gateway_id);
     prepare_steps(downlink);
     amqp_topology_init(&downlink->topology, downlink->link, log, downlink->steps, DOWNLINK_STEPS);
+    amqp_topology_init(&downlink->consumer, downlink->link, log, &downlink->consumer_step, 1);
 }
 
 void downlink_start(struct downlink *downlink, uint64_t now_ms)
 {
+    downlink->hold_until_ms = now_ms + DOWNLINK_GRACE_MS;
     amqp_link_start(downlink->link, now_ms);
 }
 
@@ -324,7 +363,15 @@ uint64_t downlink_turn(struct downlink *downlink, uint64_t now_ms)
 {
     uint64_t due_ms = amqp_link_tick(downlink->link, now_ms);
     acknowledge(downlink);
-    if (downlink->consuming) {
+    if (downlink->standing && !downlink->consumer_asked) {
+        if (now_ms >= downlink->hold_until_ms) {
+            downlink->consumer_asked = true;
+            amqp_topology_on_channel(&downlink->consumer);
+        } else {
+            due_ms = number_smaller(due_ms, downlink->hold_until_ms);
+        }
+    }
+    if (downlink->standing) {
         ask(downlink);
     }
     amqp_link_flush(downlink->link, now_ms);
@@ -334,6 +381,7 @@ uint64_t downlink_turn(struct downlink *downlink, uint64_t now_ms)
 void downlink_close(struct downlink *downlink, uint64_t now_ms)
 {
     acknowledge(downlink);
+    downlink->hold_until_ms = UINT64_MAX;
     amqp_link_close(downlink->link, now_ms);
 }
 

@@ -9,7 +9,8 @@
  * Invariants: on an open channel the broker is asked to bind every connected client, at most
  * DOWNLINK_OUTSTANDING_MAX questions at a time; unbinds go first, so that what is asked for one client keeps its
  * order. A binding whose unbind was lost (a restart, a full ring) is unbound when something arrives for a client that
- * is not here. Memory: fixed, from the arena. Thread: the loop's. */
+ * is not here. What waited in the queue while there was no gateway is left there until clients had
+ * DOWNLINK_GRACE_MS to come back. Memory: fixed, from the arena. Thread: the loop's. */
 #ifndef POSTERN_GATEWAY_DOWNLINK_H
 #define POSTERN_GATEWAY_DOWNLINK_H
 
@@ -23,11 +24,12 @@
 #include "limits.h"
 #include "log.h"
 #include "port.h"
+#include "repeats.h"
 #include "session.h"
 #include "span.h"
 
 enum {
-    DOWNLINK_STEPS = 5,
+    DOWNLINK_STEPS = 4,
 
     /* Binds and unbinds asked and not yet answered: the broker does them one after another with a transaction each,
      * and acks wait behind them. */
@@ -35,6 +37,10 @@ enum {
 
     /* Unacknowledged deliveries: what a half-open connection can hold back. */
     DOWNLINK_PREFETCH = 100,
+
+    /* After a start, before the first message is consumed: clients whose gateway went away try again within a second or
+     * a few. */
+    DOWNLINK_GRACE_MS = 5000,
 
     DOWNLINK_EXPIRES_MS = 3600000,     /* without a gateway for so long, the queue goes */
     DOWNLINK_MESSAGE_TTL_MS = 3600000, /* no message outlives the queue's patience */
@@ -44,6 +50,9 @@ enum {
 };
 
 struct downlink_handler {
+    /* The queue stands, or cannot be had for now (which is logged): told once, at the first of either. What is
+     * published before the queue stands may be answered before receipts have a place to go. */
+    void (*on_settled)(void *context);
     /* A message for a client that is here; the body is as it came. */
     void (*on_message)(void *context, struct session *session, struct span body);
     /* A batch of receipts. */
@@ -76,7 +85,13 @@ struct downlink {
     struct amqp_step steps[DOWNLINK_STEPS];
     char queue_name[DOWNLINK_NAME_BYTES_MAX];
     char gateway_key[DOWNLINK_NAME_BYTES_MAX];
-    bool consuming; /* the topology stands on the present channel */
+    struct amqp_topology consumer; /* the one step that follows, when it may */
+    struct amqp_step consumer_step;
+    bool standing;          /* the topology stands on the present channel */
+    bool consumer_asked;    /* likewise */
+    bool settled;           /* on_settled was told */
+    uint64_t hold_until_ms; /* nothing is consumed before */
+    struct repeats told;
 
     uint64_t handed_tag; /* the last delivery that was handed on */
     uint64_t acked_tag;

@@ -243,7 +243,7 @@ bool gateway_listen(struct gateway *gateway, struct text *error)
                   LOG_TEXT("address", text), LOG_TEXT("version", POSTERN_VERSION),
                   LOG_U64("max_connections", settings->max_connections), LOG_U64("read_bytes", gateway->read_bytes));
     }
-    outbox_start(gateway->outbox, gateway->now_ms);
+    // The outbox follows when the downlink's queue stands (answers.c).
     downlink_start(&gateway->downlink, gateway->now_ms);
     return true;
 }

@@ -6,6 +6,7 @@
 #include "check.h"
 #include "clients.h"
 #include "gateway.h"
+#include "number.h"
 
 static uint64_t monotonic_ms(const struct gateway *gateway)
 {
@@ -69,11 +70,6 @@ static bool handle_signals(struct gateway *gateway)
     return true;
 }
 
-static uint64_t earlier(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
-}
-
 /* Writes to the broker all that is to be written; room that shows up is used in the same turn. Where it is too little
  * for a read, more can only come with a confirm, which is an event, so nothing has to be done before that. */
 static uint64_t turn_outbox(struct gateway *gateway)
@@ -98,11 +94,12 @@ enum gateway_turned gateway_turn(struct gateway *gateway)
     bool go_on = handle_signals(gateway);
     server_tick(&gateway->server, gateway->now_ms);
     uint64_t due_ms = turn_outbox(gateway);
-    due_ms = earlier(due_ms, drain_turn(gateway));
-    due_ms = earlier(due_ms, downlink_turn(&gateway->downlink, gateway->now_ms));
+    due_ms = number_smaller(due_ms, drain_turn(gateway));
+    // Who has gone is told here, and the downlink unbinds in the same turn; what it acknowledges has been sent.
     server_flush(&gateway->server, gateway->now_ms);
+    due_ms = number_smaller(due_ms, downlink_turn(&gateway->downlink, gateway->now_ms));
     log_flush(&gateway->log);
-    gateway->due_ms = earlier(due_ms, server_next_ms(&gateway->server));
+    gateway->due_ms = number_smaller(due_ms, server_next_ms(&gateway->server));
     if (!go_on) {
         return GATEWAY_CUT_SHORT;
     }
@@ -116,5 +113,6 @@ enum gateway_exit gateway_run(struct gateway *gateway)
         turned = gateway_turn(gateway);
     } while (turned == GATEWAY_TURN_ON);
     log_event(&gateway->log, LOG_INFO, "gateway_stopped");
+    log_flush(&gateway->log); // who was cut short closes nothing
     return turned == GATEWAY_DRAINED ? GATEWAY_EXIT_OK : GATEWAY_EXIT_FAILED;
 }

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The order of one turn, and whose an event is. The functions are declared in gateway.h. */
+/* The order of one turn, and whose an event is. The functions are declared in gateway.h.
+ *
+ * Invariant: each watched socket's token carries its owner's tag. Memory: none. Thread: the loop's. */
 #ifndef POSTERN_GATEWAY_LOOP_H
 #define POSTERN_GATEWAY_LOOP_H
 

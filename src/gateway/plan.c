@@ -2,9 +2,9 @@
 /* Columns of fixed width, numbers to the right. */
 #include "plan.h"
 
-/* What librabbitmq allocates for a connection: input buffer, channel 0's pool page, output and one channel's pages of
- * a frame each (frames of 16 KiB). It takes them at its first connect and keeps them. */
-enum { LINK_COUNT = 2, LINK_LIBRARY_BYTES = 288 * 1024 };
+#include "amqp_link.h"
+
+enum { LINK_COUNT = 2 };
 
 enum { WHAT_COLUMNS = 36, NUMBER_COLUMNS = 14, DIGITS_MAX = 20 };
 
@@ -52,8 +52,9 @@ void plan_write(struct text *text, const struct arena *arena, size_t program_byt
     }
     write_row(text, "the program's own record", 1, program_bytes, program_bytes);
     write_row(text, "sockets, poller and worker (port)", 1, port_bytes, port_bytes);
-    write_row(text, "the AMQP library's buffers", LINK_COUNT, LINK_LIBRARY_BYTES, LINK_COUNT * LINK_LIBRARY_BYTES);
-    size_t total_bytes = arena->used_bytes + program_bytes + port_bytes + LINK_COUNT * (size_t)LINK_LIBRARY_BYTES;
+    write_row(text, "the AMQP library's buffers", LINK_COUNT, AMQP_LINK_LIBRARY_BYTES,
+              (size_t)LINK_COUNT * AMQP_LINK_LIBRARY_BYTES);
+    size_t total_bytes = arena->used_bytes + program_bytes + port_bytes + LINK_COUNT * (size_t)AMQP_LINK_LIBRARY_BYTES;
     write_padded(text, span_text("total"), WHAT_COLUMNS + 2 * NUMBER_COLUMNS, false);
     write_number(text, total_bytes);
     text_char(text, '\n');

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The memory table of `postern-gateway --plan`, from the rows of an arena that measured (product.md section 6). */
+/* The memory table of `postern-gateway --plan`, from the rows of an arena that measured (product.md section 6).
+ *
+ * Memory: the caller's text. Thread: any one, before the start. */
 #ifndef POSTERN_GATEWAY_PLAN_H
 #define POSTERN_GATEWAY_PLAN_H
 

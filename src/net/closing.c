@@ -65,6 +65,7 @@ void closing_refuse(struct server *server, struct connection *connection, enum s
     connection_move(connection, CONNECTION_LINGERING);
     set_deadline(server, connection);
     leave_handshake(server, connection, refusal, status, reason);
+    connection_append(server, &server->ending, connection);
 }
 
 void closing_begin(struct server *server, struct connection *connection, uint16_t code, struct span reason)
@@ -73,6 +74,7 @@ void closing_begin(struct server *server, struct connection *connection, uint16_
     queue_close(server, connection, code, reason);
     set_deadline(server, connection);
     leave_open(server, connection, CONNECTION_BY_OWNER, code);
+    connection_append(server, &server->ending, connection);
 }
 
 void closing_finish(struct server *server, struct connection *connection, enum connection_cause cause, uint16_t code,
@@ -82,6 +84,7 @@ void closing_finish(struct server *server, struct connection *connection, enum c
     queue_close(server, connection, code, reason);
     set_deadline(server, connection);
     leave_open(server, connection, cause, code);
+    connection_append(server, &server->ending, connection);
 }
 
 void closing_linger(struct server *server, struct connection *connection)
@@ -126,5 +129,7 @@ void closing_kill(struct server *server, struct connection *connection)
         leave_open(server, connection, CONNECTION_LOST, FRAME_CLOSE_ABNORMAL);
     } else if (from == CONNECTION_HANDSHAKE) {
         leave_handshake(server, connection, SERVER_REFUSED_LOST, REFUSED_STATUS_NONE, span_text("The peer went away."));
+    } else {
+        connection_remove(server, &server->ending, connection);
     }
 }

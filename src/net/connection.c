@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The table is an array of records; the free ones, the waiting ones and the partial ones are in lists linked by index,
- * the dirty ones in a queue of their own. A generation counts up each time a record is taken, so that a handle names
+/* The table is an array of records; the free, waiting, partial and ending ones are in lists linked by index, the
+ * dirty ones in a queue of their own. A generation counts up each time a record is taken, so that a handle names
  * one connection for ever (it would take four thousand million connections on one record to come around). */
 #include "connection.h"
 
@@ -34,6 +34,7 @@ void connection_table_init(struct server *server)
     list_clear(&server->vacant);
     list_clear(&server->waiting);
     list_clear(&server->partial);
+    list_clear(&server->ending);
     list_clear(&server->dirty);
     for (uint32_t index = 0; index < server->options.connection_max; index++) {
         connection_append(server, &server->vacant, &server->connections[index]);
@@ -255,14 +256,6 @@ void connection_set_timer(struct server *server, struct connection_handle handle
     struct connection *connection = find_open(server, handle);
     if (connection != NULL) {
         timer_wheel_add(&server->wheel, &connection->timer, due_ms);
-    }
-}
-
-void connection_clear_timer(struct server *server, struct connection_handle handle)
-{
-    struct connection *connection = find_open(server, handle);
-    if (connection != NULL) {
-        timer_wheel_remove(&server->wheel, &connection->timer);
     }
 }
 

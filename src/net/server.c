@@ -121,11 +121,18 @@ static void pause_accepting(struct server *server)
     server->port->watch_change(server->port->context, server->listener, 0);
 }
 
-/* Accepts again, unless there is a reason not to: no listener, no record, or a pause that is not over. */
+/* Whether the one closing for longest has been sent all it gets. */
+static bool can_hurry(const struct server *server)
+{
+    const struct connection *first = connection_first(server, &server->ending);
+    return first != NULL && first->send_bytes == 0;
+}
+
+/* Accepts again, unless there is a reason not to: no listener, no record to be had, or a pause that is not over. */
 static void resume_accepting(struct server *server)
 {
     if (server->listener != PORT_NONE && !server->accepting && !timer_scheduled(&server->accept_timer) &&
-        server->vacant.count > 0) {
+        (server->vacant.count > 0 || can_hurry(server))) {
         server->accepting = true;
         server->port->watch_change(server->port->context, server->listener, PORT_READ);
     }
@@ -158,6 +165,16 @@ static bool admit(struct server *server, port_socket socket, const struct port_a
     return true;
 }
 
+/* All records are in use and somebody waits: the closing ones to whom all is sent make room, longest first. Their
+ * records are free after the next flush. */
+static void hurry_ending(struct server *server)
+{
+    for (uint32_t count = 0; count < server->options.accept_max && can_hurry(server); count++) {
+        server->counters.hurried++;
+        closing_kill(server, connection_first(server, &server->ending));
+    }
+}
+
 static void accept_some(struct server *server)
 {
     const struct port *port = server->port;
@@ -165,6 +182,7 @@ static void accept_some(struct server *server)
         port_socket socket;
         struct port_address peer;
         if (server->vacant.count == 0) {
+            hurry_ending(server);
             pause_accepting(server);
             return;
         }

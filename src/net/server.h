@@ -36,6 +36,9 @@
  * 408 in its handshake, and its buffer changes hands: so slow senders cannot starve the others. With buffer_count =
  * connection_max this never happens.
  *
+ * A full table. When all records are in use and somebody waits at the door, those closing for longest whose last bytes
+ * are sent end without their peer's answer. So a crowd that has to be refused is refused at the pace of the loop.
+ *
  * Memory: all from the arena at init. Thread: the loop's. Time: now_ms is the port's monotonic clock in ms, as read by
  * the owner once a turn. */
 #ifndef POSTERN_NET_SERVER_H
@@ -162,6 +165,7 @@ struct server_counters {
     uint64_t receives;   /* calls */
     uint64_t sends_full; /* CONNECTION_FULL said */
     uint64_t pressures;  /* connections that began to wait */
+    uint64_t hurried;    /* closing ones ended early, because the table was full and somebody waited */
     uint64_t evicted;    /* buffers taken from partial senders, open or in handshake */
 };
 
@@ -187,6 +191,7 @@ struct server {
     struct server_list vacant;
     struct server_list waiting; /* under pressure, in order */
     struct server_list partial; /* holders of a buffer that may be evicted, longest first */
+    struct server_list ending;  /* closing, longest first */
     struct server_list dirty;   /* something is to be done in server_flush */
     uint8_t *read_scratch;
     uint8_t *send_scratch;
@@ -250,7 +255,6 @@ void connection_close(struct server *server, struct connection_handle connection
 /* Calls on_timer once at due_ms or up to 100 ms later; replaces an earlier time. Only for open connections. A cheap
  * heartbeat does not move its timer at each message, it looks at connection_last_receive_ms when the timer fires. */
 void connection_set_timer(struct server *server, struct connection_handle connection, uint64_t due_ms);
-void connection_clear_timer(struct server *server, struct connection_handle connection);
 
 /* True while the handle names an open connection. */
 bool connection_is_open(const struct server *server, struct connection_handle connection);

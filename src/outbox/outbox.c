@@ -7,6 +7,7 @@
 #include "check.h"
 #include "envelope.h"
 #include "log.h"
+#include "repeats.h"
 #include "text.h"
 #include "uplink.h"
 #include "window.h"
@@ -20,6 +21,7 @@ struct outbox {
     struct outbox_counters counters;
     struct window window;
     struct uplink uplink;
+    struct repeats told;
     bool is_room_wanted; /* someone was refused */
 };
 
@@ -34,6 +36,7 @@ static void on_confirmed(void *context, struct window *window, const struct wind
     const struct outbox_receipt receipt = {.client_id = window_client(window, entry),
                                            .id = window_id(window, entry),
                                            .origin = entry->origin,
+                                           .sequence = window_sequence(window, entry),
                                            .status = RECEIPT_QUEUED};
     outbox->handler->on_receipt(outbox->context, &receipt);
 }
@@ -116,6 +119,23 @@ static uint8_t *append(uint8_t *at, struct span span)
     return at + span.bytes;
 }
 
+void outbox_write_id(const struct outbox *outbox, struct text *text, uint64_t sequence)
+{
+    uplink_write_id(&outbox->uplink, text, sequence);
+}
+
+static void log_taken(struct outbox *outbox, const struct outbox_message *message)
+{
+    char buffer[OUTBOX_ID_BYTES_MAX];
+    struct text made = text_in(buffer, sizeof buffer);
+    if (message->id.bytes == 0) {
+        outbox_write_id(outbox, &made, outbox->window.take_sequence);
+    }
+    log_event(outbox->log, LOG_INFO, "message_taken", LOG_SPAN("client", message->client_id),
+              LOG_SPAN("id", message->id.bytes > 0 ? message->id : text_span(&made)),
+              LOG_U64("seq", message->origin.seq), LOG_SPAN("type", message->type));
+}
+
 enum outbox_taken outbox_take(struct outbox *outbox, const struct outbox_message *message, uint64_t now_ms)
 {
     CHECK(message->queue_index < outbox->options.queue_count);
@@ -146,6 +166,9 @@ enum outbox_taken outbox_take(struct outbox *outbox, const struct outbox_message
                                        .origin = message->origin,
                                        .received_wall_ms = message->received_wall_ms,
                                        .taken_ms = now_ms};
+    if (log_messages(outbox->log)) {
+        log_taken(outbox, message);
+    }
     window_push(&outbox->window, &entry, (size_t)(body_start - start) + text.used_bytes);
     outbox->counters.taken_count++;
     uint32_t depth_count = (uint32_t)window_depth(&outbox->window);
@@ -155,13 +178,23 @@ enum outbox_taken outbox_take(struct outbox *outbox, const struct outbox_message
     return OUTBOX_TAKEN;
 }
 
-enum outbox_ref outbox_settle(struct outbox *outbox, struct span ref, struct outbox_origin *origin)
+enum outbox_ref outbox_settle(struct outbox *outbox, struct span client_id, struct span ref,
+                              struct outbox_origin *origin, uint64_t *sequence)
 {
-    uint64_t sequence = 0;
-    if (!uplink_read_ref(&outbox->uplink, ref, &sequence, origin)) {
+    if (!uplink_read_ref(&outbox->uplink, ref, sequence, origin)) {
         return OUTBOX_REF_FOREIGN;
     }
-    window_settle(&outbox->window, sequence, on_confirmed, outbox);
+    const struct window_entry *entry = window_find(&outbox->window, *sequence);
+    if (entry != NULL && !span_equal(window_client(&outbox->window, entry), client_id)) {
+        uint32_t times = repeats_due(&outbox->told, "ref", 0, span_of(NULL, 0));
+        if (times > 0) {
+            log_event(outbox->log, LOG_WARN, "receipt_ref_mismatch", LOG_SPAN("client", client_id),
+                      LOG_SPAN("ref", ref), LOG_SPAN("ref_client", window_client(&outbox->window, entry)),
+                      LOG_U64("times", times));
+        }
+        return OUTBOX_REF_FOREIGN;
+    }
+    window_settle(&outbox->window, *sequence, on_confirmed, outbox);
     return OUTBOX_REF_OURS;
 }
 

@@ -17,6 +17,7 @@
 #include <stdint.h>
 
 #include "amqp_link.h"
+#include "limits.h"
 #include "receipt.h"
 #include "span.h"
 
@@ -24,6 +25,7 @@ struct arena;
 struct log;
 struct port;
 struct port_job;
+struct text;
 struct outbox;
 
 enum {
@@ -31,7 +33,8 @@ enum {
     /* What a message takes in memory and on the disk beyond its content, at most: the body's envelope, and queue, ids,
      * type and record around it. */
     OUTBOX_OVERHEAD_BYTES_MAX = 896,
-    OUTBOX_REF_BYTES_MAX = 80
+    OUTBOX_REF_BYTES_MAX = 80,
+    OUTBOX_ID_BYTES_MAX = GATEWAY_ID_BYTES_MAX + 48
 };
 
 /* Where a message came from; given back with its receipts, opaque to the outbox. */
@@ -39,7 +42,6 @@ struct outbox_origin {
     uint32_t session_index;
     uint32_t session_generation;
     uint32_t seq; /* of the message within its connection */
-    uint8_t receipts_mask;
 };
 
 struct outbox_message {
@@ -61,6 +63,7 @@ struct outbox_receipt {
     struct span client_id;
     struct span id; /* empty if the client gave none */
     struct outbox_origin origin;
+    uint64_t sequence;          /* for outbox_write_id */
     enum receipt_status status; /* RECEIPT_QUEUED */
 };
 
@@ -128,16 +131,23 @@ bool outbox_has_room(struct outbox *outbox, size_t message_count, size_t content
 
 enum outbox_taken outbox_take(struct outbox *outbox, const struct outbox_message *message, uint64_t now_ms);
 
+/* The id a message goes by where its client gave none, in the broker and in both programs' logs: gateway's id, boot,
+ * and the outbox's own number of the message. At most OUTBOX_ID_BYTES_MAX. */
+void outbox_write_id(const struct outbox *outbox, struct text *text, uint64_t sequence);
+
 /* A receipt from the processor names the message by its ref (the AMQP correlation id that outbox gave). */
 enum outbox_ref {
-    OUTBOX_REF_OURS,   /* of this start: `origin` says where it came from */
-    OUTBOX_REF_FOREIGN /* of an earlier start, or no ref of ours: only the client's id is known */
+    OUTBOX_REF_OURS,   /* of this start: `origin` says where it came from, `sequence` which it was */
+    OUTBOX_REF_FOREIGN /* of an earlier start, no ref of ours, or another client's: only the client's id is known */
 };
 
-/* Reads a ref. If the message is still unconfirmed (the processor's word overtook the broker's confirm), the message
- * is known to have been in the queue: its RECEIPT_QUEUED goes out by on_receipt before this returns and it will not be
- * published again. So a caller that then tells the client `stored` never goes backwards. */
-enum outbox_ref outbox_settle(struct outbox *outbox, struct span ref, struct outbox_origin *origin);
+/* Reads a ref that came back for a client. A message that is still here and is not that client's is left alone and
+ * the ref logged, because whoever handed it back mixed something up. If the message is still unconfirmed (the
+ * processor's word overtook the broker's confirm), the message is known to have been in the queue: its RECEIPT_QUEUED
+ * goes out by on_receipt before this returns and it will not be published again. So a caller that then tells the client
+ * `stored` never goes backwards. */
+enum outbox_ref outbox_settle(struct outbox *outbox, struct span client_id, struct span ref,
+                              struct outbox_origin *origin, uint64_t *sequence);
 
 /* Nothing is waiting or undecided: all that was taken is confirmed. */
 bool outbox_empty(const struct outbox *outbox);

@@ -8,6 +8,7 @@
 #include "check.h"
 #include "decimal.h"
 #include "log.h"
+#include "number.h"
 #include "port.h"
 #include "text.h"
 
@@ -15,14 +16,19 @@ enum {
     WINDOW_FIRST_COUNT = 32,
     REPLAY_AFTER_MS = 100,
     ONLY_NACKS_MS = 1000,
+    /* Longer than the election of a quorum queue's new leader, which decides what hangs; what is not decided then may
+     * hang as long as the queue lacks its majority, and all other queues' messages with it. */
+    UNDECIDED_MS = 5000,
     OUT_BYTES_MIN = 256 * 1024,
     FRAMES_BYTES_MAX = 4096, /* around one message: its properties and frames */
     ROUNDS_MAX = 4,
-    REF_PARTS = 6
+    REF_NUMBERS = 4 /* behind the boot's name */
 };
 
 static const char ONLY_NACKS[] = "for a second the broker took nothing: a queue is full and set to reject "
                                  "(x-overflow), or its leader is away";
+static const char UNDECIDED[] = "five seconds after a nack the broker had still not decided on other messages: a "
+                                "quorum queue may lack its majority";
 static const char RETURNED[] = "a message came back: its queue is gone; it is declared again";
 
 /* ---- names ---- */
@@ -53,10 +59,9 @@ static void name_boot(struct uplink *uplink, struct port *port)
 void uplink_write_ref(const struct uplink *uplink, struct text *text, uint64_t sequence,
                       const struct outbox_origin *origin)
 {
-    const uint64_t parts[REF_PARTS - 1] = {sequence, origin->session_index, origin->session_generation, origin->seq,
-                                           origin->receipts_mask};
+    const uint64_t parts[REF_NUMBERS] = {sequence, origin->session_index, origin->session_generation, origin->seq};
     text_bytes(text, span_of(uplink->boot, uplink->boot_bytes));
-    for (size_t i = 0; i < REF_PARTS - 1; i++) {
+    for (size_t i = 0; i < REF_NUMBERS; i++) {
         text_char(text, '.');
         text_u64(text, parts[i]);
     }
@@ -64,14 +69,14 @@ void uplink_write_ref(const struct uplink *uplink, struct text *text, uint64_t s
 
 bool uplink_read_ref(const struct uplink *uplink, struct span ref, uint64_t *sequence, struct outbox_origin *origin)
 {
-    static const uint64_t MAX[REF_PARTS - 1] = {UINT64_MAX, UINT32_MAX, UINT32_MAX, UINT32_MAX, UINT8_MAX};
-    uint64_t parts[REF_PARTS - 1];
+    static const uint64_t MAX[REF_NUMBERS] = {UINT64_MAX, UINT32_MAX, UINT32_MAX, UINT32_MAX};
+    uint64_t parts[REF_NUMBERS];
     size_t boot_bytes = uplink->boot_bytes;
     if (ref.bytes <= boot_bytes || !span_equal(span_of(ref.data, boot_bytes), span_of(uplink->boot, boot_bytes))) {
         return false;
     }
     size_t start = boot_bytes;
-    for (size_t i = 0; i < REF_PARTS - 1; i++) {
+    for (size_t i = 0; i < REF_NUMBERS; i++) {
         if (start >= ref.bytes || ref.data[start] != '.') {
             return false;
         }
@@ -85,8 +90,17 @@ bool uplink_read_ref(const struct uplink *uplink, struct span ref, uint64_t *seq
         start = end;
     }
     *sequence = parts[0];
-    *origin = (struct outbox_origin){(uint32_t)parts[1], (uint32_t)parts[2], (uint32_t)parts[3], (uint8_t)parts[4]};
+    *origin = (struct outbox_origin){(uint32_t)parts[1], (uint32_t)parts[2], (uint32_t)parts[3]};
     return start == ref.bytes;
+}
+
+void uplink_write_id(const struct uplink *uplink, struct text *text, uint64_t sequence)
+{
+    text_string(text, uplink->options.gateway_id);
+    text_char(text, '-');
+    text_bytes(text, span_of(uplink->boot, uplink->boot_bytes));
+    text_char(text, '-');
+    text_u64(text, sequence);
 }
 
 static void write_message_id(const struct uplink *uplink, struct text *text, const struct window_entry *entry,
@@ -98,20 +112,19 @@ static void write_message_id(const struct uplink *uplink, struct text *text, con
     if (id.bytes > 0) {
         text_bytes(text, id);
     } else {
-        text_string(text, uplink->options.gateway_id);
-        text_char(text, '-');
-        text_bytes(text, span_of(uplink->boot, uplink->boot_bytes));
-        text_char(text, '-');
-        text_u64(text, sequence);
+        uplink_write_id(uplink, text, sequence);
     }
 }
 
 /* ---- publishing ---- */
 
-static void log_published(struct uplink *uplink, const struct window_entry *entry, bool is_repeat)
+static void log_published(struct uplink *uplink, const struct window_entry *entry, struct span message_id,
+                          bool is_repeat)
 {
-    log_event(uplink->log, LOG_INFO, "message_published", LOG_SPAN("client", window_client(uplink->window, entry)),
-              LOG_SPAN("id", window_id(uplink->window, entry)),
+    struct span client_id = window_client(uplink->window, entry);
+    size_t id_start = client_id.bytes + 1;
+    log_event(uplink->log, LOG_INFO, "message_published", LOG_SPAN("client", client_id),
+              LOG_SPAN("id", span_of(message_id.data + id_start, message_id.bytes - id_start)),
               LOG_SPAN("queue", uplink->options.queues[entry->queue_index]), LOG_U64("again", is_repeat));
 }
 
@@ -148,7 +161,7 @@ static bool publish(struct uplink *uplink, const struct window_entry *entry)
     uplink->counters->published_count++;
     uplink->counters->replayed_count += is_repeat;
     if (log_messages(uplink->log)) {
-        log_published(uplink, entry, is_repeat);
+        log_published(uplink, entry, text_span(&message_id), is_repeat);
     }
     return true;
 }
@@ -178,25 +191,34 @@ static void relink(struct uplink *uplink, const char *cause)
     amqp_link_reconnect(uplink->link, cause);
 }
 
-/* Goes back to the oldest unconfirmed message once the nacks' pause is over and nothing is undecided. */
+/* Goes back to the oldest unconfirmed message once the nacks' pause is over and nothing is undecided. Returns when it
+ * is to be asked again at the latest; the end of an alarm is an event. */
 static uint64_t replay(struct uplink *uplink)
 {
     uint64_t next = UINT64_MAX;
+    if (amqp_link_blocked(uplink->link)) {
+        return next;
+    }
     if (uplink->nacked_since_ms != 0) {
         uint64_t give_up_ms = uplink->nacked_since_ms + ONLY_NACKS_MS;
         if (uplink->now_ms >= give_up_ms) {
             uplink->nacked_since_ms = 0;
             relink(uplink, ONLY_NACKS);
-        } else {
-            next = give_up_ms;
+            return next;
         }
+        next = give_up_ms;
     }
     if (uplink->replay_due_ms != 0) {
         if (uplink->now_ms < uplink->replay_due_ms) {
-            next = uplink->replay_due_ms < next ? uplink->replay_due_ms : next;
+            next = number_smaller(next, uplink->replay_due_ms);
         } else if (window_in_flight(uplink->window) == 0) {
             uplink->replay_due_ms = 0;
             window_rewind(uplink->window);
+        } else if (uplink->now_ms >= uplink->undecided_ms) {
+            uplink->replay_due_ms = 0;
+            relink(uplink, UNDECIDED);
+        } else {
+            next = number_smaller(next, uplink->undecided_ms);
         }
     }
     return next;
@@ -215,7 +237,7 @@ uint64_t uplink_turn(struct uplink *uplink, uint64_t now_ms)
         }
         next = now_ms;
     }
-    return replay_ms < next ? replay_ms : next;
+    return number_smaller(next, replay_ms);
 }
 
 /* ---- what the link tells ---- */
@@ -256,6 +278,28 @@ static void on_down(void *context)
     begin_anew(uplink);
 }
 
+/* From now on, because the one before counted time in which the broker could not decide anything. */
+static void begin_pause(struct uplink *uplink)
+{
+    uplink->replay_due_ms = uplink->now_ms + REPLAY_AFTER_MS;
+    uplink->undecided_ms = uplink->now_ms + UNDECIDED_MS;
+}
+
+static void on_blocked(void *context, bool is_blocked, struct span reason)
+{
+    struct uplink *uplink = context;
+    (void)reason;
+    if (is_blocked) {
+        return;
+    }
+    if (uplink->nacked_since_ms != 0) {
+        uplink->nacked_since_ms = uplink->now_ms;
+    }
+    if (uplink->replay_due_ms != 0) {
+        begin_pause(uplink);
+    }
+}
+
 static void on_confirm(void *context, uint64_t tag, bool multiple, bool is_ack)
 {
     struct uplink *uplink = context;
@@ -273,7 +317,7 @@ static void on_confirm(void *context, uint64_t tag, bool multiple, bool is_ack)
         uplink->nacked_since_ms = uplink->now_ms;
     }
     if (uplink->replay_due_ms == 0) {
-        uplink->replay_due_ms = uplink->now_ms + REPLAY_AFTER_MS;
+        begin_pause(uplink);
         uplink->window_count = WINDOW_FIRST_COUNT < uplink->window_count ? WINDOW_FIRST_COUNT : uplink->window_count;
     }
 }
@@ -282,9 +326,13 @@ static void on_return(void *context, uint16_t code, struct span text, const stru
 {
     struct uplink *uplink = context;
     uplink->counters->returned_count++;
-    log_event(uplink->log, LOG_WARN, "message_returned", LOG_SPAN("message_id", message->message_id),
-              LOG_SPAN("queue", message->routing_key), LOG_U64("code", code), LOG_SPAN("cause", text),
-              LOG_TEXT("remedy", "the queue is declared again and the message sent again; see who deleted the queue"));
+    uint32_t times = repeats_due(&uplink->told, "returned", code, message->routing_key);
+    if (times > 0) {
+        log_event(uplink->log, LOG_WARN, "message_returned", LOG_SPAN("message_id", message->message_id),
+                  LOG_SPAN("queue", message->routing_key), LOG_U64("code", code), LOG_SPAN("cause", text),
+                  LOG_TEXT("remedy", "its queue is declared again and the message sent again; see who deleted it"),
+                  LOG_U64("times", times));
+    }
     relink(uplink, RETURNED);
 }
 
@@ -293,6 +341,7 @@ static const struct amqp_link_handler LINK_HANDLER = {.on_channel = on_channel,
                                                       .on_channel_closed = on_channel_closed,
                                                       .on_confirm = on_confirm,
                                                       .on_return = on_return,
+                                                      .on_blocked = on_blocked,
                                                       .on_down = on_down};
 
 void uplink_init(struct uplink *uplink, struct arena *arena, struct port *port, struct log *log,

@@ -3,8 +3,9 @@
  *
  * A new channel starts with 32 unconfirmed messages and doubles that with each confirm. A nack stops publishing until
  * all in flight is decided and 100 ms have passed; then it begins anew at the oldest unconfirmed message. One second of
- * nothing but nacks, and a returned message (its queue is gone), lead to a new connection, which declares the queues
- * again. While the broker is in an alarm nothing is published.
+ * nothing but nacks, five seconds in which not all in flight is decided after a nack, and a returned message (its queue
+ * is gone), lead to a new connection, which declares the queues again. While the broker is in an alarm nothing is
+ * published, and these times do not run, because it reads nothing that it could decide on.
  *
  * Invariant: messages are published in the order of their sequences; one that was not confirmed is published again
  * before any later one that was not. Memory: the link's, from the arena. Thread: the loop's. */
@@ -15,6 +16,7 @@
 #include "amqp_topology.h"
 #include "limits.h"
 #include "outbox.h"
+#include "repeats.h"
 #include "window.h"
 
 enum { UPLINK_BOOT_BYTES = 16, UPLINK_MESSAGE_ID_BYTES_MAX = 255 };
@@ -32,9 +34,11 @@ struct uplink {
     char boot[UPLINK_BOOT_BYTES]; /* this start's name, of 0-9 a-z */
     size_t boot_bytes;
     char reply_to[sizeof("gateway.") + GATEWAY_ID_BYTES_MAX];
+    struct repeats told;
     uint64_t now_ms;
     uint64_t nacked_since_ms; /* the first nack since the last ack; 0: none */
     uint64_t replay_due_ms;   /* 0: publishing goes on */
+    uint64_t undecided_ms;    /* with replay_due_ms: when it is no longer waited for what is in flight */
     uint32_t window_count;
     bool is_ready; /* the queues are there */
 };
@@ -49,6 +53,9 @@ void uplink_start(struct uplink *uplink, struct port *port, uint64_t now_ms);
 
 /* Publishes and sends what may go, does what is due; returns when it wants to be called again at the latest. */
 uint64_t uplink_turn(struct uplink *uplink, uint64_t now_ms);
+
+/* The id made for a message whose client gave none. */
+void uplink_write_id(const struct uplink *uplink, struct text *text, uint64_t sequence);
 
 /* The ref of a message, and back: false for one of another start. */
 void uplink_write_ref(const struct uplink *uplink, struct text *text, uint64_t sequence,

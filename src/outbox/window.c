@@ -6,21 +6,13 @@
 
 #include "arena.h"
 #include "check.h"
-
-static uint64_t power_of_two(uint64_t count)
-{
-    uint64_t power = 1;
-    while (power < count) {
-        power *= 2;
-    }
-    return power;
-}
+#include "number.h"
 
 void window_init(struct window *window, struct arena *arena, uint32_t entry_count_max, size_t bytes_max,
                  size_t record_bytes_max, uint32_t in_flight_max)
 {
-    uint64_t entry_count = power_of_two(entry_count_max);
-    uint64_t tag_count = power_of_two(in_flight_max);
+    uint64_t entry_count = number_power_of_two(entry_count_max);
+    uint64_t tag_count = number_power_of_two(in_flight_max);
     struct window_entry *entries =
         arena_take(arena, "outbox, a message's entry", (size_t)entry_count, sizeof(struct window_entry));
     uint8_t *bytes = arena_take(arena, "outbox, messages", 1, bytes_max);
@@ -160,9 +152,14 @@ static void release(struct window *window)
     }
 }
 
+static bool is_here(const struct window *window, uint64_t sequence)
+{
+    return sequence >= window->front_sequence && sequence < window->take_sequence;
+}
+
 static void confirm(struct window *window, uint64_t sequence, window_on_confirmed *on_confirmed, void *context)
 {
-    if (sequence < window->front_sequence || sequence >= window->take_sequence) {
+    if (!is_here(window, sequence)) {
         return;
     }
     struct window_entry *entry = at(window, sequence);
@@ -237,6 +234,17 @@ void window_forget_tags(struct window *window)
     }
     window->oldest_tag = 1;
     window->next_tag = 1;
+}
+
+const struct window_entry *window_find(const struct window *window, uint64_t sequence)
+{
+    return is_here(window, sequence) ? at(window, sequence) : NULL;
+}
+
+uint64_t window_sequence(const struct window *window, const struct window_entry *entry)
+{
+    uint64_t index = (uint64_t)(entry - window->entries);
+    return window->front_sequence + ((index - window->front_sequence) & window->entry_mask);
 }
 
 const struct window_entry *window_front(const struct window *window)

@@ -104,6 +104,10 @@ void window_rewind(struct window *window);
 /* A new channel: its tags begin at 1, and what was undecided on the last never will be. */
 void window_forget_tags(struct window *window);
 
+/* The message of a sequence while it is here, else NULL; and back. */
+const struct window_entry *window_find(const struct window *window, uint64_t sequence);
+uint64_t window_sequence(const struct window *window, const struct window_entry *entry);
+
 /* The oldest message, NULL when empty. */
 const struct window_entry *window_front(const struct window *window);
 

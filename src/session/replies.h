@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* What the gateway says to a client: one JSON object a text frame (product.md section 2), written into a buffer of
- * the caller's. A buffer of REPLY_BYTES_MAX holds each of them. Thread: any one. */
+ * the caller's.
+ *
+ * Invariant: a buffer of REPLY_BYTES_MAX holds each of them. Memory: the caller's. Thread: any one. */
 #ifndef POSTERN_SESSION_REPLIES_H
 #define POSTERN_SESSION_REPLIES_H
 

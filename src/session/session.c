@@ -7,14 +7,12 @@
 #include <string.h>
 
 #include "check.h"
+#include "number.h"
 
 void session_table_init(struct session_table *table, struct arena *arena, uint32_t capacity, struct siphash_key key)
 {
     CHECK(capacity > 0 && capacity < UINT32_MAX / 4);
-    uint32_t slot_count = 8;
-    while (slot_count < 2 * capacity) {
-        slot_count *= 2;
-    }
+    uint32_t slot_count = (uint32_t)number_power_of_two(capacity < 4 ? 8 : 2 * capacity);
     *table = (struct session_table){.capacity = capacity, .slot_mask = slot_count - 1, .key = key};
     table->sessions = arena_take(arena, "sessions", capacity, sizeof *table->sessions);
     table->slots = arena_take(arena, "session hash slots", slot_count, sizeof *table->slots);

@@ -573,37 +573,6 @@ bool amqp_codec_method(struct amqp_codec *codec, struct span payload, struct amq
     return true;
 }
 
-static bool read_header(struct amqp_header *header, const amqp_table_entry_t *entry)
-{
-    const amqp_field_value_t *value = &entry->value;
-    *header = (struct amqp_header){.name = span_bytes(entry->key), .kind = AMQP_HEADER_INTEGER};
-    switch (value->kind) {
-    case AMQP_FIELD_KIND_UTF8:
-    case AMQP_FIELD_KIND_BYTES:
-        header->kind = AMQP_HEADER_TEXT;
-        header->text = span_bytes(value->value.bytes);
-        return true;
-    case AMQP_FIELD_KIND_TIMESTAMP:
-        header->kind = AMQP_HEADER_TIMESTAMP;
-        header->integer = (int64_t)value->value.u64;
-        return true;
-    case AMQP_FIELD_KIND_I8:
-        header->integer = value->value.i8;
-        return true;
-    case AMQP_FIELD_KIND_I16:
-        header->integer = value->value.i16;
-        return true;
-    case AMQP_FIELD_KIND_I32:
-        header->integer = value->value.i32;
-        return true;
-    case AMQP_FIELD_KIND_I64:
-        header->integer = value->value.i64;
-        return true;
-    default:
-        return false;
-    }
-}
-
 static struct span property(const amqp_basic_properties_t *properties, amqp_flags_t flag, amqp_bytes_t value)
 {
     return properties->_flags & flag ? span_bytes(value) : span_of(NULL, 0);
@@ -618,14 +587,6 @@ static void read_properties(struct amqp_message *message, const amqp_basic_prope
     message->type = property(properties, AMQP_BASIC_TYPE_FLAG, properties->type);
     message->app_id = property(properties, AMQP_BASIC_APP_ID_FLAG, properties->app_id);
     message->timestamp_s = properties->_flags & AMQP_BASIC_TIMESTAMP_FLAG ? properties->timestamp : 0;
-    message->header_count = 0;
-    if (properties->_flags & AMQP_BASIC_HEADERS_FLAG) {
-        for (int i = 0; i < properties->headers.num_entries && message->header_count < AMQP_HEADERS_MAX; i++) {
-            if (read_header(&message->headers[message->header_count], &properties->headers.entries[i])) {
-                message->header_count++;
-            }
-        }
-    }
 }
 
 bool amqp_codec_properties(struct amqp_codec *codec, struct span properties, struct amqp_message *message)

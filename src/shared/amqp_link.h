@@ -12,8 +12,9 @@
  * Invariants: between on_channel and the next on_channel_closed or on_down the channel is open; every on_channel is
  * followed by exactly one of the two; delivery tags, of publishes and of deliveries, start at 1 with each on_channel.
  * Spans handed to the handler are dead when it returns. The handler may call everything of this header but
- * amqp_link_start, _on_event, _on_job, _tick and _flush. Memory: from the arena, fixed (librabbitmq, which is the
- * codec, allocates its own buffers at each connect). Thread: the loop's. */
+ * amqp_link_start, _on_event, _on_job, _tick, _flush and _close, and is called from the last five of these alone.
+ * Memory: from the arena, fixed; librabbitmq, which is the codec, allocates AMQP_LINK_LIBRARY_BYTES beside it, at the
+ * first connect. Thread: the loop's. */
 #ifndef POSTERN_SHARED_AMQP_LINK_H
 #define POSTERN_SHARED_AMQP_LINK_H
 
@@ -49,6 +50,9 @@ const char *amqp_link_state_name(enum amqp_link_state state);
 enum {
     AMQP_HEADERS_MAX = 16, /* headers of one message that are read; more are left out */
     AMQP_LINK_OUT_BYTES_MIN = 65536,
+    /* What librabbitmq allocates for one link, at most: a page for decoded methods, and while the broker greets us the
+     * tables in which it tells its properties (measured: 5.4 kB). */
+    AMQP_LINK_LIBRARY_BYTES = 8192,
     AMQP_PUBLISH_HEADERS_BYTES_MAX = 2048 /* of one message's headers together, names and types included */
 };
 
@@ -96,7 +100,7 @@ struct amqp_message {
     struct amqp_header headers[AMQP_HEADERS_MAX];
     size_t header_count;
     bool redelivered;
-    bool oversized; /* longer than body_bytes_max: the body is left out */
+    bool oversized; /* longer than body_bytes_max: `body` is its first body_bytes_max bytes */
 };
 
 /* What the broker answered to a method below. */

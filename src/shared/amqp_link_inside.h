@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* The inside of amqp_link, shared by its two files only: amqp_link_life.c holds the conversation, amqp_link.c turns it
- * into bytes and back by librabbitmq, whose types stay there. */
+ * into bytes and back by librabbitmq, whose types stay there.
+ *
+ * Memory: the link's. Thread: the loop's. */
 #ifndef POSTERN_SHARED_AMQP_LINK_INSIDE_H
 #define POSTERN_SHARED_AMQP_LINK_INSIDE_H
 
@@ -115,7 +117,7 @@ void amqp_codec_recycle(struct amqp_codec *codec);
 
 /* A method frame's payload (4 bytes at least). False: it is malformed, or no method of AMQP 0-9-1. */
 bool amqp_codec_method(struct amqp_codec *codec, struct span payload, struct amqp_method *method);
-/* A header frame's properties, into those of `message`. False: malformed. */
+/* A header frame's properties without the headers, into those of `message`. False: malformed. */
 bool amqp_codec_properties(struct amqp_codec *codec, struct span properties, struct amqp_message *message);
 
 /* What the conversation itself needs to write. False: no room in the out buffer. */

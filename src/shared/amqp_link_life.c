@@ -3,7 +3,9 @@
  * that is opened again when the broker closes it, contents, and the owner's handler.
  *
  * A content is a method (deliver, return), a header and bodies. Method and header are copied aside, since the input
- * buffer moves under them; a body that came in one frame is handed out where it lies, others are gathered. */
+ * buffer moves under them; a body that came in one frame is handed out where it lies, others are gathered, and of those
+ * that are too long for that the beginning. */
+#include "amqp_headers.h"
 #include "amqp_link_inside.h"
 #include "arena.h"
 #include "check.h"
@@ -293,15 +295,6 @@ static void undecodable(struct amqp_link *link)
     fail(link, "the broker sent what cannot be decoded", span_of(NULL, 0), "see the broker's log and version");
 }
 
-/* Keeps a copy of a payload while its content is gathered. */
-static struct span keep_payload(struct amqp_link *link, struct span payload)
-{
-    uint8_t *at = link->content_buffer + link->content_bytes;
-    memcpy(at, payload.data, payload.bytes);
-    link->content_bytes += payload.bytes;
-    return span_of(at, payload.bytes);
-}
-
 /* Moves a span from the input to the kept copy of it. */
 static struct span moved(struct span span, struct span from, struct span to)
 {
@@ -314,7 +307,9 @@ static void begin_content(struct amqp_link *link, const struct amqp_method *meth
         unexpected(link, method->id);
         return;
     }
-    struct span kept = keep_payload(link, payload);
+    struct span kept = span_of(link->content_buffer, payload.bytes);
+    memcpy(link->content_buffer, payload.data, payload.bytes);
+    link->content_bytes = payload.bytes;
     bool is_return = method->kind == AMQP_METHOD_RETURN;
     link->content_is_return = is_return;
     link->return_code = is_return ? method->code : 0;
@@ -356,12 +351,18 @@ static void on_header(struct amqp_link *link, struct span payload)
         unexpected(link, class_id << 16);
         return;
     }
-    struct span kept = keep_payload(link, payload);
     uint64_t body_bytes = 0;
     for (size_t i = 4; i < 12; i++) {
-        body_bytes = body_bytes << 8 | kept.data[i];
+        body_bytes = body_bytes << 8 | payload.data[i];
     }
-    if (!amqp_codec_properties(link->codec, span_of(kept.data + 12, kept.bytes - 12), &link->message)) {
+    struct span properties = span_of(payload.data + 12, payload.bytes - 12);
+    struct span rest;
+    struct span table;
+    struct amqp_message *message = &link->message;
+    uint8_t *kept = link->content_buffer + link->content_bytes;
+    link->content_bytes += properties.bytes;
+    if (!amqp_headers_split(properties, kept, &rest, &table) || !amqp_codec_properties(link->codec, rest, message) ||
+        !amqp_headers_read(table, message->headers, &message->header_count)) {
         undecodable(link);
         return;
     }
@@ -382,18 +383,18 @@ static void on_body(struct amqp_link *link, struct span payload)
         return;
     }
     link->body_left_bytes -= payload.bytes;
-    bool is_whole = payload.bytes == link->message.body_bytes;
-    if (!is_whole && !link->message.oversized) {
-        memcpy(link->body_buffer + link->body_bytes, payload.data, payload.bytes);
-        link->body_bytes += payload.bytes;
-    }
-    if (link->body_left_bytes > 0) {
+    if (payload.bytes == link->message.body_bytes && !link->message.oversized) {
+        finish_content(link, payload);
         return;
     }
-    if (link->message.oversized) {
-        finish_content(link, span_of(NULL, 0));
-    } else {
-        finish_content(link, is_whole ? payload : span_of(link->body_buffer, link->body_bytes));
+    size_t room = link->options.body_bytes_max - link->body_bytes;
+    size_t kept = payload.bytes < room ? payload.bytes : room;
+    if (kept > 0) {
+        memcpy(link->body_buffer + link->body_bytes, payload.data, kept);
+        link->body_bytes += kept;
+    }
+    if (link->body_left_bytes == 0) {
+        finish_content(link, span_of(link->body_buffer, link->body_bytes));
     }
 }
 

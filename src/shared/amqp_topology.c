@@ -140,28 +140,25 @@ static const char *remedy_for(const struct amqp_step *step, uint16_t code)
 
 static void log_failure(struct amqp_topology *topology, const struct amqp_step *step, uint16_t code, struct span text)
 {
-    if (text.bytes == topology->told_bytes && code == topology->told_code) {
-        topology->told_count++;
-    } else {
-        topology->told_bytes = text.bytes;
-        topology->told_code = code;
-        topology->told_count = 1;
-    }
-    if ((topology->told_count & (topology->told_count - 1)) != 0) {
+    uint32_t times = repeats_due(&topology->told, step_name(step->kind), code, text);
+    if (times == 0) {
         return;
     }
     struct span name = step->kind == AMQP_STEP_EXCHANGE ? step->exchange : step->queue.name;
     log_event(topology->log, LOG_ERROR, "amqp_topology_failed", LOG_TEXT("step", step_name(step->kind)),
               LOG_SPAN("name", name), LOG_U64("code", code), LOG_SPAN("cause", text),
-              LOG_TEXT("remedy", remedy_for(step, code)), LOG_U64("times", topology->told_count));
+              LOG_TEXT("remedy", remedy_for(step, code)), LOG_U64("times", times));
 }
 
 enum amqp_topology_status amqp_topology_on_channel_closed(struct amqp_topology *topology, uint16_t code,
                                                           struct span text)
 {
     if (is_done(topology)) {
-        log_event(topology->log, LOG_WARN, "amqp_channel_closed", LOG_U64("code", code), LOG_SPAN("cause", text),
-                  LOG_TEXT("remedy", "it is opened again; see the broker's log"));
+        uint32_t times = repeats_due(&topology->told, "channel closed", code, text);
+        if (times > 0) {
+            log_event(topology->log, LOG_WARN, "amqp_channel_closed", LOG_U64("code", code), LOG_SPAN("cause", text),
+                      LOG_TEXT("remedy", "it is opened again; see the broker's log"), LOG_U64("times", times));
+        }
         return AMQP_TOPOLOGY_IDLE;
     }
     const struct amqp_step *step = &topology->steps[topology->step_index];

@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "amqp_link.h"
+#include "repeats.h"
 
 enum { AMQP_STEPS_MAX = 64 }; /* one bit each says "create it" */
 
@@ -46,9 +47,7 @@ struct amqp_topology {
     size_t step_index;    /* the one whose answer is awaited; step_count: none */
     uint64_t create_mask; /* by step: it does not exist, create it */
     uint32_t race_count;  /* creations that another was quicker with, in a row */
-    uint32_t told_count;  /* failures of one kind, told in growing intervals */
-    uint16_t told_code;
-    size_t told_bytes;
+    struct repeats told;
 };
 
 /* step_count is 1 to AMQP_STEPS_MAX. */

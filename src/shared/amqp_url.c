@@ -4,6 +4,8 @@
  * that an encoded separator is never taken for a real one. */
 #include "amqp_url.h"
 
+#include "hex.h"
+
 /* Where the parser is: the part of `text` that is left to read. */
 struct cursor {
     const uint8_t *start; /* of the whole list */
@@ -31,23 +33,14 @@ static struct span from(struct span span, size_t start)
     return span_of(span.data + start, span.bytes - start);
 }
 
-static int hexadecimal(uint8_t c)
-{
-    if (c >= '0' && c <= '9') {
-        return c - '0';
-    }
-    c = (uint8_t)(c | 0x20);
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 static enum amqp_url_error decode(struct cursor *cursor, struct span part, char *out, size_t bytes_max)
 {
     size_t used = 0;
     for (size_t i = 0; i < part.bytes; i++) {
         uint8_t c = part.data[i];
         if (c == '%') {
-            int high = i + 2 < part.bytes ? hexadecimal(part.data[i + 1]) : -1;
-            int low = i + 2 < part.bytes ? hexadecimal(part.data[i + 2]) : -1;
+            int high = i + 2 < part.bytes ? hex_value(part.data[i + 1]) : -1;
+            int low = i + 2 < part.bytes ? hex_value(part.data[i + 2]) : -1;
             if (high < 0 || low < 0 || high + low == 0) {
                 return fail(cursor, part.data + i, AMQP_URL_PERCENT);
             }
@@ -69,7 +62,7 @@ static bool is_host_character(uint8_t c, bool is_v6)
         return true;
     }
     if (is_v6) {
-        return c == ':' || hexadecimal(c) >= 0;
+        return c == ':' || hex_value(c) >= 0;
     }
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '_';
 }

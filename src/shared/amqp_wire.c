@@ -3,21 +3,24 @@
  * one place, drop(), when no handler is running: close, tell, and plan the next attempt. An attempt that failed before
  * it was established leads at once to the next address or broker that this round has not tried; a whole round, and a
  * loss of an established connection, cost a backoff. The backoff is forgotten only after proof of health (a confirm, a
- * delivery, or half a minute of life), so that a link that flaps, or a topology that cannot be, is tried ever less. */
+ * delivery, or half a minute of life), so that a topology that cannot be, or a link that flaps before it did any good,
+ * is tried ever less. What was told in the log is told again in growing intervals until a connection lived half a
+ * minute, so that a link that flaps does not fill it. */
 #include "amqp_wire.h"
 
 #include "arena.h"
 #include "check.h"
 #include "log.h"
+#include "number.h"
 #include "text.h"
 
 enum {
     BACKOFF_BASE_MS = 100,
     BACKOFF_MAX_MS = 10000,
-    ESTABLISH_MS = 10000, /* TCP and handshake together */
-    HEALTHY_AFTER_MS = 30000,
-    RESOLVE_RETRY_MS = 100, /* when the worker takes no more jobs */
-    RECEIVES_MAX = 4        /* of one event, so that a flood on one link cannot starve the loop */
+    ESTABLISH_MS = 10000,    /* TCP and handshake together */
+    STEADY_AFTER_MS = 30000, /* of life: then the next failure is news again */
+    RESOLVE_RETRY_MS = 100,  /* when the worker takes no more jobs */
+    RECEIVES_MAX = 4         /* of one event, so that a flood on one link cannot starve the loop */
 };
 
 static const uint8_t PROTOCOL_HEADER[8] = {'A', 'M', 'Q', 'P', 0, 0, 9, 1};
@@ -35,22 +38,6 @@ static void move(struct amqp_wire *wire, enum amqp_wire_state to)
 {
     CHECK(MOVES[wire->state][to]);
     wire->state = to;
-}
-
-bool amqp_repeat_due(struct amqp_repeat *repeat, const char *what, struct span detail)
-{
-    uint32_t hash = 2166136261U; /* FNV-1a: only tells one text from the last */
-    for (size_t i = 0; what[i] != '\0'; i++) {
-        hash = (hash ^ (uint8_t)what[i]) * 16777619U;
-    }
-    for (size_t i = 0; i < detail.bytes; i++) {
-        hash = (hash ^ detail.data[i]) * 16777619U;
-    }
-    if (hash != repeat->hash) {
-        *repeat = (struct amqp_repeat){hash, 0};
-    }
-    repeat->count++;
-    return (repeat->count & (repeat->count - 1)) == 0;
 }
 
 void amqp_wire_init(struct amqp_wire *wire, struct arena *arena, struct port *port, struct log *log,
@@ -147,14 +134,14 @@ static void log_address(struct amqp_wire *wire, const struct amqp_broker *broker
 static void log_failure(struct amqp_wire *wire, size_t broker_index, struct span where, uint32_t retry_ms)
 {
     struct span detail = span_of(wire->detail, wire->detail_bytes);
-    struct amqp_repeat *repeat = &wire->repeats[broker_index];
-    if (!amqp_repeat_due(repeat, wire->cause, detail)) {
+    uint32_t times = repeats_due(&wire->repeats, wire->cause, broker_index, detail);
+    if (times == 0) {
         return;
     }
     log_event(wire->log, LOG_WARN, wire->is_established ? "amqp_lost" : "amqp_connect_failed",
               LOG_TEXT("link", wire->options.role), LOG_SPAN("broker", where), LOG_TEXT("stage", wire->stage),
               LOG_TEXT("cause", wire->cause), LOG_SPAN("detail", detail), LOG_TEXT("remedy", wire->remedy),
-              LOG_U64("times", repeat->count), LOG_U64("retry_ms", retry_ms));
+              LOG_U64("times", times), LOG_U64("retry_ms", retry_ms));
 }
 
 /* Carries out a failure or a stop. The handler hears of it once all is settled, so that it may look. */
@@ -214,6 +201,7 @@ static void opened(struct amqp_wire *wire)
     wire->heartbeat_ms = 0;
     wire->has_spoken = false;
     wire->is_healthy = false;
+    wire->is_steady = false;
     wire->is_writable = true;
     wire->received_ms = wire->now_ms;
     wire->sent_ms = wire->now_ms;
@@ -407,8 +395,9 @@ static void receive(struct amqp_wire *wire)
             return;
         case PORT_CLOSED:
             amqp_wire_fail(wire, "the broker closed the connection without a word", span_of(NULL, 0),
-                           wire->has_spoken ? "see the broker's log: wrong user, password or vhost, or a shutdown"
-                                            : "check the port in RABBITMQ_URL (RabbitMQ's is 5672, without TLS)");
+                           wire->is_established ? "see the broker's log and the network"
+                           : wire->has_spoken   ? "see the broker's log: wrong user, password or vhost, or a shutdown"
+                                                : "check the port in RABBITMQ_URL (RabbitMQ's is 5672, without TLS)");
             return;
         case PORT_FAILED:
             amqp_wire_fail(wire, "the connection broke", span_text(port_error(wire)),
@@ -536,7 +525,7 @@ void amqp_wire_established(struct amqp_wire *wire)
         wire->is_established = true;
         wire->tried_count = 0;
         wire->connected_count++;
-        wire->healthy_due_ms = wire->now_ms + HEALTHY_AFTER_MS;
+        wire->steady_due_ms = wire->now_ms + STEADY_AFTER_MS;
     }
 }
 
@@ -544,15 +533,8 @@ void amqp_wire_healthy(struct amqp_wire *wire)
 {
     if (!wire->is_healthy) {
         wire->is_healthy = true;
-        wire->connected_count = 0;
         backoff_reset(&wire->backoff);
-        memset(wire->repeats, 0, sizeof wire->repeats);
     }
-}
-
-static uint64_t earlier(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
 }
 
 /* Silence, heartbeats and deadlines of an open connection. */
@@ -566,11 +548,14 @@ static uint64_t tick_open(struct amqp_wire *wire)
                                             : "check the port in RABBITMQ_URL; see whether the broker hangs");
         }
         next = wire->due_ms;
-    } else if (!wire->is_healthy) {
-        if (wire->now_ms >= wire->healthy_due_ms) {
+    } else if (!wire->is_steady) {
+        if (wire->now_ms >= wire->steady_due_ms) {
+            wire->is_steady = true;
+            wire->connected_count = 0;
+            wire->repeats = (struct repeats){.next = 0};
             amqp_wire_healthy(wire);
         } else {
-            next = wire->healthy_due_ms;
+            next = wire->steady_due_ms;
         }
     }
     if (wire->heartbeat_ms > 0) {
@@ -591,7 +576,7 @@ static uint64_t tick_open(struct amqp_wire *wire)
             beat_ms = wire->now_ms + wire->heartbeat_ms / 2;
             send_out(wire);
         }
-        next = earlier(next, earlier(dead_ms, beat_ms));
+        next = number_smaller(next, number_smaller(dead_ms, beat_ms));
     }
     return next;
 }

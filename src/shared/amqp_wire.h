@@ -17,6 +17,7 @@
 #include "amqp_url.h"
 #include "backoff.h"
 #include "port.h"
+#include "repeats.h"
 #include "span.h"
 
 struct arena;
@@ -38,15 +39,6 @@ enum {
 enum amqp_frame_type { AMQP_METHOD_FRAME = 1, AMQP_HEADER_FRAME = 2, AMQP_BODY_FRAME = 3, AMQP_HEARTBEAT_FRAME = 8 };
 
 enum amqp_wire_state { AMQP_WIRE_DOWN, AMQP_WIRE_WAITING, AMQP_WIRE_RESOLVING, AMQP_WIRE_CONNECTING, AMQP_WIRE_OPEN };
-
-/* A failure that is told in growing intervals: the first time, then at 2, 4, 8 ... repeats of the same. */
-struct amqp_repeat {
-    uint32_t hash;
-    uint32_t count;
-};
-
-/* Counts `what` and says whether it is time to tell it (again). */
-bool amqp_repeat_due(struct amqp_repeat *repeat, const char *what, struct span detail);
 
 struct amqp_wire_handler {
     /* TCP is there and the protocol header is written. */
@@ -84,13 +76,14 @@ struct amqp_wire {
     enum amqp_wire_state state;
     uint64_t now_ms; /* of the running call */
     uint64_t due_ms; /* WAITING: its end; until established: the deadline */
-    uint64_t healthy_due_ms;
+    uint64_t steady_due_ms;
     uint64_t received_ms;
     uint64_t sent_ms;
     uint32_t heartbeat_ms; /* 0: none agreed */
     uint32_t frame_bytes_max;
     bool is_established;
-    bool is_healthy;
+    bool is_healthy;  /* it proved its worth */
+    bool is_steady;   /* it lived for a while */
     bool has_spoken;  /* the peer sent a frame */
     bool is_writable; /* the socket took all it was last given */
     bool is_failed;
@@ -108,8 +101,8 @@ struct amqp_wire {
     size_t address_index;
     size_t address_count;
     struct port_address addresses[AMQP_WIRE_ADDRESSES_MAX];
-    struct amqp_repeat repeats[AMQP_BROKERS_MAX];
-    uint32_t connected_count; /* since the last proof of health */
+    struct repeats repeats;
+    uint32_t connected_count; /* since the last steady one */
 
     struct port_job job;
     bool job_is_out;

@@ -23,6 +23,7 @@
 #include "check.h"
 #include "json_scan.h"
 #include "limits.h"
+#include "number.h"
 
 struct json_node {
     jsmntok_t token;
@@ -52,11 +53,7 @@ struct walk {
 static size_t slot_count_for(size_t text_bytes_max)
 {
     /* A member takes at least five bytes: `"":1,`. Half of the slots stay empty. */
-    size_t slots = (size_t)2 * MEMBERS_COMPARED_MAX;
-    while (slots < 2 * (text_bytes_max / 5 + 1)) {
-        slots *= 2;
-    }
-    return slots;
+    return (size_t)number_power_of_two(2 * (text_bytes_max / 5 + 1));
 }
 
 void json_init(struct json *json, struct arena *arena, size_t text_bytes_max, const struct siphash_key *hash_key)
@@ -207,10 +204,7 @@ static size_t find_duplicate_among_few(struct json *json, size_t object)
 
 static size_t find_duplicate_by_hash(struct json *json, size_t object)
 {
-    size_t mask = (size_t)2 * MEMBERS_COMPARED_MAX;
-    while (mask < 2 * json_child_count(json, object)) {
-        mask *= 2;
-    }
+    size_t mask = (size_t)number_power_of_two(2 * json_child_count(json, object));
     CHECK(mask <= json->slot_count_max);
     memset(json->slots, 0, mask * sizeof *json->slots);
     mask--;

@@ -3,6 +3,7 @@
  * then checked as UTF-8 whole. */
 #include "json_scan.h"
 
+#include "hex.h"
 #include "utf8.h"
 
 static inline bool is_digit(uint8_t byte)
@@ -40,15 +41,11 @@ static int32_t hex4(const uint8_t *digits)
 {
     int32_t value = 0;
     for (size_t index = 0; index < 4; index++) {
-        uint8_t digit = digits[index];
-        uint8_t lower = digit | 0x20;
-        if (is_digit(digit)) {
-            value = value * 16 + (digit - '0');
-        } else if (lower >= 'a' && lower <= 'f') {
-            value = value * 16 + (lower - 'a' + 10);
-        } else {
+        int digit = hex_value(digits[index]);
+        if (digit < 0) {
             return -1;
         }
+        value = value * 16 + digit;
     }
     return value;
 }

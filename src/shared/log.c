@@ -2,13 +2,16 @@
 /* Lines are built in place at the end of the buffer, which is as large as a file may be at most, so that one write
  * never passes the cap of a fresh file. When a write fails the buffer is kept and tried again each second, with the
  * file opened anew; what comes while the buffer is full is counted and lost. A file that is then longer than its whole
- * lines holds a part of the failed write: it gets a newline first, so that the torn line stays alone. */
+ * lines holds a part of the failed write: it gets a newline first, so that the torn line stays alone.
+ *
+ * Standard output gets whole lines in pieces of at most a page, which a pipe takes whole or not at all. */
 #include "log.h"
 
 #include <stdio.h>
 
 #include "arena.h"
 #include "check.h"
+#include "hex.h"
 #include "port.h"
 #include "text.h"
 #include "utf8.h"
@@ -16,7 +19,7 @@
 #define RETRY_NS UINT64_C(1000000000)
 
 static const char cut_mark[] = " cut=1";
-enum { CUT_MARK_BYTES = sizeof cut_mark - 1, SECOND_BYTES = sizeof "2026-11-23T07:21:11." - 1 };
+enum { CUT_MARK_BYTES = sizeof cut_mark - 1, SECOND_BYTES = sizeof "2026-11-23T07:21:11." - 1, COPY_BYTES_MAX = 4096 };
 
 const char *log_level_name(enum log_level level)
 {
@@ -141,6 +144,7 @@ static bool write_buffer(struct log *log)
         return false;
     }
     log->buffer_bytes = 0;
+    log->copied_bytes = 0;
     return true;
 }
 
@@ -154,10 +158,45 @@ static void note_failure(struct log *log)
     }
 }
 
+/* How many of the bytes are the whole lines of one piece; the first line is in any case. */
+static size_t piece_bytes(const char *lines, size_t bytes)
+{
+    size_t whole = 0;
+    const char *end;
+    while ((end = memchr(lines + whole, '\n', bytes - whole)) != NULL) {
+        size_t next = (size_t)(end - lines) + 1;
+        if (whole > 0 && next > COPY_BYTES_MAX) {
+            break;
+        }
+        whole = next;
+    }
+    return whole;
+}
+
+/* Offers to stdout what it was not offered yet. */
+static void copy_lines(struct log *log)
+{
+    bool takes = true;
+    while (log->copied_bytes < log->buffer_bytes) {
+        const char *lines = log->buffer + log->copied_bytes;
+        size_t bytes = piece_bytes(lines, log->buffer_bytes - log->copied_bytes);
+        takes = takes && log->port->print(log->port->context, lines, bytes) == bytes;
+        for (size_t index = 0; !takes && index < bytes; index++) {
+            log->copies_lost += lines[index] == '\n';
+        }
+        log->copied_bytes += bytes;
+    }
+    if (takes && log->copies_lost > 0) {
+        uint64_t lines = log->copies_lost;
+        log->copies_lost = 0;
+        log_event(log, LOG_WARN, "stdout_recovered", LOG_U64("lost_lines", lines));
+    }
+}
+
 void log_flush(struct log *log)
 {
     if (log->options.copy_stdout) {
-        (void)fflush(stdout);
+        copy_lines(log);
     }
     if (log->buffer_bytes == 0 || (log->failing && log->port->now_ns(log->port->context) < log->retry_ns)) {
         return;
@@ -232,7 +271,6 @@ static size_t character_bytes(struct span value)
  */
 static size_t quote_next(struct span value, struct text *piece)
 {
-    static const char hex[] = "0123456789abcdef";
     uint8_t byte = value.data[0];
     if (byte == '"' || byte == '\\') {
         text_char(piece, '\\');
@@ -253,8 +291,8 @@ static size_t quote_next(struct span value, struct text *piece)
         return bytes;
     }
     text_string(piece, "\\x");
-    text_char(piece, hex[byte >> 4]);
-    text_char(piece, hex[byte & 15]);
+    text_char(piece, hex_digit(byte >> 4));
+    text_char(piece, hex_digit(byte));
     return 1;
 }
 
@@ -353,7 +391,4 @@ void log_write(struct log *log, enum log_level level, const struct log_field *fi
     }
     text_char(&line, '\n');
     log->buffer_bytes += line.used_bytes;
-    if (log->options.copy_stdout) {
-        (void)fwrite(start, 1, line.used_bytes, stdout);
-    }
 }

@@ -6,7 +6,9 @@
  * Lines gather in a buffer and reach the file with log_flush, once a turn of the loop, in one write. A file never
  * grows beyond file_bytes_max: before a write that would pass it, FILE becomes FILE.1, FILE.1 becomes FILE.2 and so
  * on, file_count files in all. A log that cannot be written never stops the program: stderr is told once, lines wait
- * in the buffer, what comes when it is full is lost and counted, and the log tells when it is well again.
+ * in the buffer, what comes when it is full is lost and counted, and the log tells when it is well again. A standard
+ * output that takes nothing (a pipe that nobody empties) never stops it either: its copies are dropped, counted, and
+ * told when it takes lines again.
  *
  * Invariant: no line is longer than LOG_LINE_BYTES_MAX, none holds a control character, and each ends in a newline; a
  * value that does not fit is cut. Memory: a buffer from the arena. Thread: the loop's. */
@@ -69,6 +71,8 @@ struct log {
     uint64_t lost_lines;  /* since it fails */
     uint64_t lost_total;  /* since start */
     uint64_t write_count; /* writes that reached the file */
+    size_t copied_bytes;  /* of the buffer, that were offered to stdout */
+    uint64_t copies_lost; /* lines, since stdout took the last one */
 };
 
 /* Takes the buffer and, unless the arena measures, makes the file's folder and opens the file. A file that

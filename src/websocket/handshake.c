@@ -10,6 +10,7 @@
 #include "base64.h"
 #include "check.h"
 #include "digest.h"
+#include "hex.h"
 
 enum scan_state {
     SCAN_START,        /* before the first byte */
@@ -32,7 +33,6 @@ struct draft {
     bool connection_upgrade;
     bool has_body;
     struct span host;
-    struct span origin;
     struct span key;
     struct span version;
     unsigned host_count;
@@ -225,7 +225,6 @@ static void note_field(struct draft *draft, struct span name, struct span value)
         draft->version = value;
         draft->version_count++;
     } else if (is_word(name, "origin")) {
-        draft->origin = value;
         draft->origin_count++;
     } else if (is_word(name, "content-length")) {
         draft->has_body = draft->has_body || !span_is(value, "0");
@@ -253,11 +252,6 @@ static const char *read_field(struct span line, struct draft *draft)
     return NULL;
 }
 
-static bool is_hex(uint8_t byte)
-{
-    return (byte >= '0' && byte <= '9') || (lower(byte) >= 'a' && lower(byte) <= 'f');
-}
-
 /* Cuts the target into path and query. A client may also send the whole URI (RFC 6455 section 4.2.1). */
 static const char *read_target(struct span target, struct handshake_request *request)
 {
@@ -265,8 +259,8 @@ static const char *read_target(struct span target, struct handshake_request *req
     for (size_t index = 0; index < target.bytes; index++) {
         uint8_t byte = target.data[index];
         bool is_escape = byte == '%';
-        if (byte == '#' || (is_escape && (index + 2 >= target.bytes || !is_hex(target.data[index + 1]) ||
-                                          !is_hex(target.data[index + 2])))) {
+        if (byte == '#' || (is_escape && (index + 2 >= target.bytes || hex_value(target.data[index + 1]) < 0 ||
+                                          hex_value(target.data[index + 2]) < 0))) {
             return "The target is not a valid path.";
         }
     }
@@ -334,8 +328,6 @@ static bool judge(const struct draft *draft, struct handshake_request *request, 
     if (error != NULL) {
         return refuse(refusal, HANDSHAKE_STATUS_BAD_REQUEST, error);
     }
-    request->host = draft->host;
-    request->origin = draft->origin;
     request->key = draft->key;
     return true;
 }
@@ -356,7 +348,8 @@ bool handshake_parse(struct span header, struct handshake_request *request, stru
     return judge(&draft, request, refusal);
 }
 
-void handshake_accept_key(struct span key, char accept[HANDSHAKE_ACCEPT_BYTES])
+/* The Sec-WebSocket-Accept that answers `key` (RFC 6455 section 1.3). */
+static void accept_key(struct span key, char accept[HANDSHAKE_ACCEPT_BYTES])
 {
     static const char magic[] = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
     uint8_t joined[HANDSHAKE_KEY_BYTES + sizeof magic - 1];
@@ -372,7 +365,7 @@ void handshake_accept_key(struct span key, char accept[HANDSHAKE_ACCEPT_BYTES])
 void handshake_write_accept(struct text *out, struct span key)
 {
     char accept[HANDSHAKE_ACCEPT_BYTES];
-    handshake_accept_key(key, accept);
+    accept_key(key, accept);
     text_string(out, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                      "Sec-WebSocket-Accept: ");
     text_bytes(out, span_of(accept, sizeof accept));

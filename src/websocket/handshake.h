@@ -49,11 +49,9 @@ enum handshake_progress {
 
 /* A client's request for an upgrade, whole and valid. Spans are as sent: nothing is percent-decoded. */
 struct handshake_request {
-    struct span path;   /* from the '/' on, without the query; at least one byte */
-    struct span query;  /* without the '?'; empty when there is none */
-    struct span host;   /* the Host header's value */
-    struct span origin; /* the Origin header's value; empty when there is none (not a browser) */
-    struct span key;    /* Sec-WebSocket-Key, HANDSHAKE_KEY_BYTES of it */
+    struct span path;  /* from the '/' on, without the query; at least one byte */
+    struct span query; /* without the '?'; empty when there is none */
+    struct span key;   /* Sec-WebSocket-Key, HANDSHAKE_KEY_BYTES of it */
 };
 
 /* Why a request was refused: the status to answer and one static sentence for the body and the log. */
@@ -78,8 +76,5 @@ void handshake_write_accept(struct text *out, struct span key);
  * speak (RFC 6455 section 4.4). An empty reason stands for the status's own phrase; characters that are not
  * printable ASCII are left out of it. */
 void handshake_write_refusal(struct text *out, uint16_t status, struct span reason);
-
-/* The Sec-WebSocket-Accept that answers `key` (RFC 6455 section 1.3). */
-void handshake_accept_key(struct span key, char accept[HANDSHAKE_ACCEPT_BYTES]);
 
 #endif

@@ -316,8 +316,3 @@ bool message_wants_buffer(const struct message_reader *reader)
 {
     return reader->message_bytes > 0 || reader->control_used_bytes > 0;
 }
-
-bool message_idle(const struct message_reader *reader)
-{
-    return (reader->state & READER_IN_FRAME) == 0 && reader->header_used_bytes == 0 && reader->message_opcode == 0;
-}

@@ -87,7 +87,4 @@ bool message_discard(struct message_reader *reader, struct message_input *input)
 /* True while the buffer holds bytes the reader will need: it must stay attached. */
 bool message_wants_buffer(const struct message_reader *reader);
 
-/* True between messages: nothing is cut and no fragmented message is open. */
-bool message_idle(const struct message_reader *reader);
-
 #endif

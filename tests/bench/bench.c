@@ -29,7 +29,7 @@ _Noreturn void bench_die(const char *format, ...)
 static const struct bench_option *option_named(const struct bench_option *options, size_t count, const char *argument)
 {
     for (size_t i = 0; i < count; i++) {
-        if (strncmp(argument, "--", 2) == 0 && strcmp(argument + 2, options[i].name) == 0) {
+        if (argument[0] == '-' && argument[1] == '-' && strcmp(&argument[2], options[i].name) == 0) {
             return &options[i];
         }
     }

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What the benchmark runs on: the private servers, the gateways and processors it starts, and its own C programs."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
-from process import Failure, free_port, wait_until  # noqa: E402
+from process import Failure, Process, wait_until  # noqa: E402
 from programs import Gateway, Processor, find_program  # noqa: E402
 from services import Broker, Database, migrate  # noqa: E402
 
@@ -126,6 +127,31 @@ class Stage:
 
     def load_echo(self, **options):
         return self._run("bench_load", {"port": self.echo_port, "raw": 1, "watch": self.echo.pid, **options})
+
+    @contextlib.contextmanager
+    def idle_clients(self, gateway, count):
+        """That many clients that are connected and silent, and known to the broker; they go when the block ends."""
+        command = [str(find_program(self.build, "bench_load"))]
+        for key, value in {"port": gateway.port, "run": self.run_name(), "connections": 1, "idle": count - 1, "rate": 1,
+                           "seconds": RUN_SECONDS_MAX, "type": "quorum"}.items():
+            command += [f"--{key}", str(value)]
+        holder = Process("idle clients", command, self.folder, dict(os.environ), self.folder / "idle.log").start()
+        try:
+            wait_until(lambda: holder.check_alive() or gateway.file_count() >= count, 60,
+                       f"{count} clients to connect", 0.2)
+            self.wait_bindings(lambda bound: bound >= count)
+            yield
+            holder.check_alive()
+        finally:
+            holder.kill9()
+        self.wait_bindings(lambda bound: bound < 200)
+
+    def wait_bindings(self, wanted):
+        """Waits until the broker's bindings are as wanted: coming and going clients are bound and unbound after the
+        fact, which must not be counted as the cost of messages."""
+        def as_wanted():
+            return wanted(len(self.broker.ctl("list_bindings", "--no-table-headers", "destination_name").splitlines()))
+        wait_until(as_wanted, 120, "the clients' bindings", 0.5)
 
     def storm(self, gateway, count):
         return self._run("bench_load", {"port": gateway.port, "run": self.run_name(), "storm": count})

@@ -13,19 +13,13 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from programs import find_program  # noqa: E402
 from wire import Client  # noqa: E402
-
-
-def pytest_configure(config):
-    # Whoever runs this through ctest and wants to count single tests names a folder for the report.
-    folder = os.environ.get("POSTERN_PYTEST_REPORTS")
-    if folder and not config.option.xmlpath:
-        config.option.xmlpath = str(Path(folder) / "conformance.xml")
 
 
 class EchoServer:
     def __init__(self, poller):
-        program = Path(os.environ["POSTERN_BUILD"]) / "tests" / "conformance" / "echo_server"
+        program = find_program(os.environ.get("POSTERN_BUILD", "debug"), "echo_server")
         self.process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", program, "--port", "0", "--poller", poller],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

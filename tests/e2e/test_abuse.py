@@ -16,7 +16,7 @@ MESSAGE = b'{"type":"text","content":"x"}'
     b"\x00" * 100, b"\xff" * 5000, b"\r\n\r\n", b"SSH-2.0-OpenSSH_9.2\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     b"GET\r\n\r\n", b"GET / HTTP/1.1\nHost: x\n\n", b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc",
     random.Random(7).randbytes(4096) + b"\r\n\r\n",
-])
+], ids=["zeros", "ones", "nothing", "ssh", "tls", "no target", "bare newlines", "post", "noise"])
 def test_garbage_instead_of_a_handshake(gateway, bystander, garbage):
     with RawClient(gateway.url("x")) as raw:
         raw.send(garbage)

@@ -93,7 +93,7 @@ def test_content_travels_byte_for_byte(shared_pipeline, gateway, client_id):
     assert row == [("1.50", "é/é")]
 
 
-@pytest.mark.parametrize("content", ["", "x" * 16000, 0, -1.5e300, True, False, None, [], {}, [[[[]]]], "\u001f\"\\"])
+@pytest.mark.parametrize("content", ["", "x" * 16000, 0, -1.25e10, True, False, None, [], {}, [[[[]]]], "\u001f\"\\"])
 def test_any_json_value_is_content(shared_pipeline, gateway, client_id, content):
     with Client(gateway.url(client_id)) as client:
         client.store(content, "m")

@@ -6,7 +6,7 @@ import select
 import socket
 
 from clients import Client, RawClient
-from process import wait_until
+from process import Failure, wait_until
 
 WANTED = 10_000
 
@@ -19,7 +19,8 @@ def room_for_sockets():
 
 
 class Storm:
-    """Many connections that are opened together; each sends its handshake and reads what comes."""
+    """Many connections that are opened together; each sends its handshake and reads what comes. Those who
+    are refused go at once; those who are greeted stay."""
 
     def __init__(self, gateway):
         self.gateway = gateway
@@ -62,14 +63,23 @@ class Storm:
                     if kind in received[descriptor]:
                         self.answers[kind] = self.answers.get(kind, 0) + 1
                         done = True
+                if not data:
+                    self.answers[b"ended"] = self.answers.get(b"ended", 0) + 1
                 if done:
-                    if not data:
-                        self.answers[b"ended"] = self.answers.get(b"ended", 0) + 1
                     waiting.discard(descriptor)
                     poller.unregister(descriptor)
+                    if b'"connected"' not in received[descriptor]:
+                        connection.close()  # who is refused goes
             return not waiting
-        wait_until(turn, timeout_s, "an answer to every connection", 0)
-        return list(sockets.values())
+        try:
+            wait_until(turn, timeout_s, "an answer to every connection", 0)
+        except Failure as failure:
+            for connection in sockets.values():
+                connection.close()
+            raise AssertionError(f"{len(waiting)} of {count} have no answer; the others: {self.answers}") from failure
+        finally:
+            poller.close()
+        return [connection for connection in sockets.values() if connection.fileno() >= 0]
 
 
 def test_ten_thousand_connect_at_once_where_one_thousand_fit(pipeline):

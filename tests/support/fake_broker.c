@@ -29,6 +29,7 @@ void fake_broker_open(struct fake_broker *broker)
 {
     memset(broker, 0, sizeof *broker);
     broker->queue_exists = true;
+    broker->delivery_type = "receipts";
     broker->frame_max = 131072;
     broker->heartbeat = 60;
     broker->socket = -1;
@@ -186,7 +187,7 @@ void fake_broker_deliver(struct fake_broker *broker, uint64_t tag, const char *r
     set(&properties, &properties.correlation_id, AMQP_BASIC_CORRELATION_ID_FLAG, "ref-1");
     set(&properties, &properties.reply_to, AMQP_BASIC_REPLY_TO_FLAG, "gateway.gw-1");
     set(&properties, &properties.message_id, AMQP_BASIC_MESSAGE_ID_FLAG, "dev-7:m1");
-    set(&properties, &properties.type, AMQP_BASIC_TYPE_FLAG, "receipts");
+    set(&properties, &properties.type, AMQP_BASIC_TYPE_FLAG, broker->delivery_type);
     set(&properties, &properties.app_id, AMQP_BASIC_APP_ID_FLAG, "postern");
     properties._flags |= AMQP_BASIC_TIMESTAMP_FLAG | AMQP_BASIC_HEADERS_FLAG;
     properties.timestamp = 1795449000;
@@ -344,6 +345,7 @@ static void on_method(struct fake_broker *broker, uint16_t channel, amqp_method_
         method(broker, 1, AMQP_QUEUE_BIND_OK_METHOD, &ok);
         break;
     case AMQP_QUEUE_UNBIND_METHOD:
+        broker->unbind_count++;
         method(broker, 1, AMQP_QUEUE_UNBIND_OK_METHOD, &ok);
         break;
     case AMQP_BASIC_QOS_METHOD:
@@ -351,6 +353,10 @@ static void on_method(struct fake_broker *broker, uint16_t channel, amqp_method_
         break;
     case AMQP_BASIC_CONSUME_METHOD:
         broker->consume_count++;
+        if (broker->consume_code != 0) {
+            fake_broker_close_channel(broker, broker->consume_code, "ACCESS_REFUSED - no read access");
+            break;
+        }
         ok.consume.consumer_tag = ((amqp_basic_consume_t *)decoded)->consumer_tag;
         method(broker, 1, AMQP_BASIC_CONSUME_OK_METHOD, &ok);
         break;

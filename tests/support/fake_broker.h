@@ -34,13 +34,15 @@ enum { FAKE_PUBLISHES_MAX = 8000 };
 
 struct fake_broker {
     /* What the test asks for, at any time. */
-    bool is_silent;       /* accepts and says nothing */
-    bool acks;            /* acks every publish at once, singly */
-    bool queue_exists;    /* else a passive declare closes the channel with 404 */
-    bool is_deaf;         /* accepts no connection */
-    uint16_t create_code; /* not 0: a creation closes the channel with this code, and then the queue exists */
-    uint16_t login_code;  /* not 0: the login is refused with this code */
-    uint16_t vhost_code;  /* not 0: connection.open is refused with this code */
+    bool is_silent;            /* accepts and says nothing */
+    bool acks;                 /* acks every publish at once, singly */
+    bool queue_exists;         /* else a passive declare closes the channel with 404 */
+    bool is_deaf;              /* accepts no connection */
+    uint16_t create_code;      /* not 0: a creation closes the channel with this code, and then the queue exists */
+    uint16_t consume_code;     /* not 0: a consume closes the channel with this code */
+    uint16_t login_code;       /* not 0: the login is refused with this code */
+    uint16_t vhost_code;       /* not 0: connection.open is refused with this code */
+    const char *delivery_type; /* of the deliveries' messages; "receipts" at first */
     uint32_t frame_max;
     uint16_t heartbeat;
     size_t chunk_bytes;    /* writes at most so much a step; 0: all */
@@ -58,6 +60,7 @@ struct fake_broker {
     size_t heartbeat_count;
     size_t close_count; /* connection.close */
     size_t bind_count;
+    size_t unbind_count;
     size_t consume_count;
     uint64_t acked_tag; /* the last basic.ack of a consumer */
     bool acked_multiple;

@@ -107,7 +107,9 @@ class Load:
             expected = [f"m{number}" for number in range(sender.sent)]
             assert len(ids) == len(expected), f"{sender.name}: {len(ids)} rows for {len(expected)} messages"
             if in_order:
-                assert ids == expected, f"{sender.name}: out of order"
+                wrong = [index for index in range(len(ids)) if ids[index] != expected[index]]
+                assert not wrong, (f"{sender.name}: out of order from row {wrong[0]} to {wrong[-1]} of {len(ids)}: "
+                                   f"{ids[max(0, wrong[0] - 2):wrong[0] + 8]}")
             else:
                 assert set(ids) == set(expected)
             assert sender.queued == [each for each in expected if each in set(sender.queued)], "receipts out of order"

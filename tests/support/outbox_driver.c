@@ -131,7 +131,7 @@ static void turn(struct driver *driver, uint64_t start_ms, bool may_take)
     uint64_t due_ms = outbox_turn(driver->outbox, now_ms);
     log_flush(&driver->log);
     bool is_idle = driver->taken_count == driver->count || driver->taken_count >= due_count ||
-                   !outbox_has_room(driver->outbox, 1, driver->content_bytes);
+                   !outbox_has_room(driver->outbox, 1, (size_t)driver->content_bytes);
     int64_t timeout_ms = due_ms <= now_ms || !is_idle ? 0 : due_ms - now_ms < 5 ? (int64_t)(due_ms - now_ms) : 5;
     struct port_event events[8];
     size_t count = driver->port.wait(driver->port.context, events, 8, timeout_ms);
@@ -191,7 +191,7 @@ static void carve(struct driver *driver, struct arena *arena)
                                            .content_bytes_max = BYTES_MAX,
                                            .window_count_max = (uint32_t)driver->window};
     log_open(&driver->log, &driver->port, arena, &log);
-    driver->receipts = arena_take(arena, "receipts", driver->count, 1);
+    driver->receipts = arena_take(arena, "receipts", (size_t)driver->count, 1);
     driver->outbox = outbox_init(arena, &driver->port, &driver->log, &options, &handler, driver);
 }
 

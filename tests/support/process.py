@@ -158,18 +158,41 @@ class Process:
             self.kill9()
             raise
 
-    def rss_bytes(self):
-        with open(f"/proc/{self.pid}/status", encoding="ascii") as file:
+    def _status(self, name):
+        """A line of /proc/PID/status."""
+        with open(f"/proc/{self.pid}/status", encoding="utf-8", errors="replace") as file:
             for line in file:
-                if line.startswith("VmRSS:"):
-                    return int(line.split()[1]) * 1024
-        return 0
+                if line.startswith(name + ":"):
+                    return line.split()[1]
+        return "0"
+
+    def rss_bytes(self):
+        return int(self._status("VmRSS")) * 1024
+
+    def handles(self, number):
+        """Has the process installed a handler for this signal?"""
+        return bool(int(self._status("SigCgt"), 16) >> (number - 1) & 1)
 
     def cpu_s(self):
         """User and system time spent so far, in seconds."""
         with open(f"/proc/{self.pid}/stat", encoding="utf-8", errors="replace") as file:
             fields = file.read().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def listens(self, port):
+        """Does this very process listen on that port?"""
+        inodes = set()
+        for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+            try:
+                with open(table, encoding="ascii") as file:
+                    rows = [line.split() for line in file][1:]
+            except OSError:
+                continue
+            inodes |= {f"socket:[{row[9]}]" for row in rows if row[3] == "0A" and row[1].endswith(f":{port:04X}")}
+        try:
+            return any(os.readlink(entry.path) in inodes for entry in os.scandir(f"/proc/{self.pid}/fd"))
+        except OSError:
+            return False
 
     def file_count(self):
         return len(os.listdir(f"/proc/{self.pid}/fd"))

@@ -13,7 +13,6 @@ makes end() fail.
 
 import re
 import signal
-import socket
 from pathlib import Path
 
 from process import Failure, Process, free_port, tail, wait_until
@@ -114,15 +113,11 @@ class Gateway(Program):
         """Starts it and waits until it accepts connections."""
         super().start()
 
-        def accepts():
+        def listens():
             if not self.alive():
                 raise Failure(f"postern-gateway ended while starting (exit {self.popen.returncode})\n{self.tails()}")
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                return True
-            except OSError:
-                return False
-        wait_until(accepts, timeout_s, "postern-gateway to listen")
+            return self.listens(self.port)
+        wait_until(listens, timeout_s, "postern-gateway to listen")
         return self
 
 
@@ -133,6 +128,13 @@ class Processor(Program):
     def __init__(self, build, folder, **settings):
         super().__init__("postern-processor", build, folder, settings)
 
-    def start(self):
+    def start(self, timeout_s=60.0):
+        """Starts it and waits until it handles signals; it may not have found its servers yet."""
         super().start()
+
+        def started():
+            if not self.alive():
+                raise Failure(f"postern-processor ended while starting (exit {self.popen.returncode})\n{self.tails()}")
+            return self.handles(signal.SIGTERM)
+        wait_until(started, timeout_s, "postern-processor to start")
         return self

@@ -6,6 +6,7 @@ ends it when we are killed. Data and logs stay under build/run/ (so the next run
 """
 
 import argparse
+import asyncio
 import fcntl
 import json
 import os
@@ -15,7 +16,8 @@ import subprocess
 import sys
 import time
 
-from process import Failure, free_port, port_is_free, tail
+import websockets
+from process import Failure, free_port, port_is_free, tail, wait_until
 from programs import ROOT, Gateway, Processor
 from services import Broker, Database, migrate
 
@@ -93,8 +95,6 @@ class Demonstration:
                         "id": time.strftime("hello-%H%M%S")}
 
     async def talk(self):
-        import asyncio
-        import websockets
         async with websockets.connect(self.gateway.url(self.client_id)) as socket:
             print(f"  {C.dim}←         {C.end} {await asyncio.wait_for(socket.recv(), 30)}")
             text = json.dumps(self.message, ensure_ascii=False, separators=(",", ":"))
@@ -110,12 +110,12 @@ class Demonstration:
                     raise Failure("the gateway did not take the message")
 
     def show(self):
-        import asyncio
         print(f"\nOne message, as the client {self.client_id}:")
         try:
             asyncio.run(self.talk())
-        except (asyncio.TimeoutError, OSError) as error:
-            raise Failure(f"no receipt `stored` came: {error or 'nothing within a minute'}") from None
+        except (asyncio.TimeoutError, OSError, websockets.exceptions.WebSocketException) as error:
+            self.gateway.check_alive()
+            raise Failure(f"no receipt `stored` came: {error!r}\n{self.gateway.tails()}") from None
         names = ["id", "client_id", "message_id", "type", "content", "status", "gateway", "stored_at"]
         row = self.database.query(
             f"SELECT {', '.join(f'{name}::text' for name in names)} FROM messages WHERE client_id = %s "
@@ -156,7 +156,7 @@ class Run:
             program.log_path = ROOT / program.settings.get(program.log_setting, program.log_default)
             self.started.append((program.name, program.end, program))
         step("processor", lambda: processor.start() and f"pid {processor.pid}")
-        step("gateway", lambda: gateway.start() and f"pid {gateway.pid}, {gateway.url('{client_id}')}")
+        step("gateway", lambda: self.start_gateway(gateway))
 
         Demonstration(gateway, database).show()
         if once:
@@ -176,6 +176,17 @@ class Run:
         return f"127.0.0.1:{database.port}"
 
     @staticmethod
+    def start_gateway(gateway):
+        """Until it has found RabbitMQ too, so that the first message shows what all others take."""
+        before = len(gateway.log(event="downlink_up"))
+        gateway.start()
+        try:
+            wait_until(lambda: len(gateway.log(event="downlink_up")) > before, 10)
+        except Failure:
+            pass  # another LOG_LEVEL, or a slow machine: the message will tell
+        return f"pid {gateway.pid}, {gateway.url('{client_id}')}"
+
+    @staticmethod
     def migrate(database):
         migrate(database.url())
         return "alembic upgrade head: " + database.query("SELECT version_num FROM alembic_version")[0][0]
@@ -184,7 +195,7 @@ class Run:
     def say_where(gateway, processor, broker, database):
         lines = [
             ("clients", gateway.url("{client_id}")),
-            ("RabbitMQ", f"{broker.url('/')}   pages: http://127.0.0.1:{broker.management_port} (guest, guest)"),
+            ("RabbitMQ", f"amqp://guest:guest@127.0.0.1:{broker.port}   pages: http://127.0.0.1:{broker.management_port} (guest, guest)"),
             ("PostgreSQL", database.url()),
             ("", f"psql {database.url()} -c 'SELECT * FROM messages'"),
             ("logs", os.path.relpath(gateway.log_path, ROOT)),

@@ -131,6 +131,24 @@ void table_top_close(struct table_top *table)
     free(table);
 }
 
+size_t table_top_log_count(struct table_top *table, const char *text)
+{
+    static char content[1024 * 1024];
+    char path[128];
+    log_flush(&table->gateway.log);
+    (void)snprintf(path, sizeof path, "%s/websocket.log", table->folder);
+    FILE *file = fopen(path, "rb");
+    assert_non_null(file);
+    size_t bytes = fread(content, 1, sizeof content - 1, file);
+    (void)fclose(file);
+    content[bytes] = '\0';
+    size_t count = 0;
+    for (const char *at = strstr(content, text); at != NULL; at = strstr(at + 1, text)) {
+        count++;
+    }
+    return count;
+}
+
 struct client *client_connect(struct table_top *table)
 {
     struct client *client = calloc(1, sizeof *client);

@@ -41,6 +41,8 @@ struct table_top *table_top_open(void (*change)(struct settings *settings));
 void table_top_close(struct table_top *table);
 /* One turn that does not wait for anything but what is there. */
 enum gateway_turned table_top_turn(struct table_top *table);
+/* How often the log holds `text`. */
+size_t table_top_log_count(struct table_top *table, const char *text);
 
 struct client *client_connect(struct table_top *table);
 /* Connects and sends the request for "/{client_id}{query}". */

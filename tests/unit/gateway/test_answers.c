@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include <stdio.h>
 #include <string.h>
 
 #include "answers.h"
@@ -29,6 +30,7 @@ static void queued(struct table_top *table, const char *client_id, const char *i
         .client_id = span_text(client_id),
         .id = span_text(id),
         .origin = {.session_index = handle.index, .session_generation = handle.generation, .seq = seq},
+        .sequence = seq,
         .status = RECEIPT_QUEUED,
     };
     answers_outbox_handler.on_receipt(&table->gateway, &receipt);
@@ -103,6 +105,47 @@ static void a_batch_reaches_each_client(void **state)
     assert_int_equal(client_peek(a).opcode, 0);
     client_close(a);
     client_close(b);
+    table_top_close(table);
+}
+
+static void a_processor_says_nothing_of_what_was_before_it(void **state)
+{
+    (void)state;
+    struct table_top *table = table_top_open(NULL);
+    struct client *client = client_open(table, "/a?receipts=accepted,queued,stored");
+    assert_int_equal(client_status(client), 101);
+    assert_int_equal(client_read(client).opcode, 1);
+    receipts(table, "{\"receipts\":[{\"client_id\":\"a\",\"id\":\"m1\",\"ref\":\"\",\"status\":\"stored\"},"
+                    "{\"client_id\":\"a\",\"id\":\"m1\",\"ref\":\"\",\"status\":\"queued\"},"
+                    "{\"client_id\":\"a\",\"id\":\"m1\",\"ref\":\"\",\"status\":\"accepted\"},"
+                    "{\"client_id\":\"a\",\"id\":\"m2\",\"ref\":\"\",\"status\":\"stored\"}]}");
+    client_expect(client, "{\"type\":\"receipt\",\"id\":\"m1\",\"status\":\"stored\"}");
+    client_expect(client, "{\"type\":\"receipt\",\"id\":\"m2\",\"status\":\"stored\"}");
+    assert_int_equal(table_top_log_count(table, "level=warn event=receipts_refused receipts=2"), 1);
+    client_close(client);
+    table_top_close(table);
+}
+
+static void log_each(struct settings *settings)
+{
+    settings->log_messages = true;
+}
+
+static void stages_are_logged_by_the_name_the_broker_knows(void **state)
+{
+    (void)state;
+    struct table_top *table = table_top_open(log_each);
+    struct client *client = client_join(table, "dev-7");
+    queued(table, "dev-7", "m1", session_named(table, "dev-7"), 12);
+    queued(table, "dev-7", "", session_named(table, "dev-7"), 13);
+    char id[OUTBOX_ID_BYTES_MAX + 1] = "";
+    char line[256];
+    struct text made = text_in(id, sizeof id - 1);
+    outbox_write_id(table->gateway.outbox, &made, 13);
+    (void)snprintf(line, sizeof line, "event=message_queued client=dev-7 id=%s seq=13\n", id);
+    assert_int_equal(table_top_log_count(table, line), 1);
+    assert_int_equal(table_top_log_count(table, "event=message_queued client=dev-7 id=m1 seq=12\n"), 1);
+    client_close(client);
     table_top_close(table);
 }
 
@@ -201,6 +244,8 @@ int main(void)
         cmocka_unit_test(a_receipt_finds_its_connection),
         cmocka_unit_test(after_a_reconnect_it_finds_the_client_by_name),
         cmocka_unit_test(a_batch_reaches_each_client),
+        cmocka_unit_test(a_processor_says_nothing_of_what_was_before_it),
+        cmocka_unit_test(stages_are_logged_by_the_name_the_broker_knows),
         cmocka_unit_test(only_what_was_asked_for_is_sent),
         cmocka_unit_test(a_ref_is_believed_only_for_its_own_client),
         cmocka_unit_test(backend_messages_go_as_they_are),

@@ -111,6 +111,40 @@ static void beyond_the_limit_the_refusal_is_said(void **state)
     table_top_close(table);
 }
 
+static void a_crowd_is_refused_without_waiting_for_its_answers(void **state)
+{
+    (void)state;
+    enum { CROWD = 200 };
+    struct table_top *table = table_top_open(three_clients);
+    struct client *inside[3];
+    for (int index = 0; index < 3; index++) {
+        char name[8];
+        (void)snprintf(name, sizeof name, "c%d", index);
+        inside[index] = client_join(table, name);
+    }
+    // All come at once, many times as many as there are records, and none of them ever answers a close.
+    static struct client *crowd[CROWD];
+    for (int index = 0; index < CROWD; index++) {
+        crowd[index] = client_open(table, "/late");
+    }
+    for (int index = 0; index < CROWD; index++) {
+        assert_int_equal(client_status(crowd[index]), 101);
+        client_expect(crowd[index],
+                      "{\"type\":\"error\",\"code\":\"max_connections\",\"error\":\"Max connections reached\"}");
+        client_expect_close(crowd[index], 1013);
+    }
+    assert_true(table->gateway.server.counters.hurried > 0);
+    for (int index = 0; index < 3; index++) {
+        client_say(inside[index], "{\"type\":\"ping\"}");
+        client_expect(inside[index], "{\"type\":\"pong\"}");
+        client_close(inside[index]);
+    }
+    for (int index = 0; index < CROWD; index++) {
+        client_close(crowd[index]);
+    }
+    table_top_close(table);
+}
+
 static void takeover(struct settings *settings)
 {
     settings->session_policy = SETTINGS_SESSION_TAKEOVER;
@@ -165,6 +199,7 @@ int main(void)
         cmocka_unit_test(bad_paths_are_refused_before_the_upgrade),
         cmocka_unit_test(a_second_connection_is_refused),
         cmocka_unit_test(beyond_the_limit_the_refusal_is_said),
+        cmocka_unit_test(a_crowd_is_refused_without_waiting_for_its_answers),
         cmocka_unit_test(takeover_closes_the_older_and_its_late_end_harms_nobody),
         cmocka_unit_test(takeover_stale_spares_the_lively),
     };

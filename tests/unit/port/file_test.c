@@ -89,20 +89,28 @@ static void test_append_failures(void **state)
     port->close_file(port->context, file);
 }
 
+static void write_file(const char *path, const char *text)
+{
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    assert_int_equal(fwrite(text, 1, strlen(text), file), strlen(text));
+    assert_int_equal(fclose(file), 0);
+}
+
 static void test_read_file_holds_its_capacity(void **state)
 {
     struct port *port = *state;
     char buffer[8];
     size_t bytes = 99;
     assert_int_equal(port->read_file(port->context, "none", buffer, 4, &bytes), PORT_CLOSED);
-    assert_int_equal(port->replace_file(port->context, "four", "abcd", 4), PORT_OK);
+    write_file("four", "abcd");
     memset(buffer, '#', sizeof buffer);
     assert_int_equal(port->read_file(port->context, "four", buffer, 4, &bytes), PORT_OK);
     assert_int_equal(bytes, 4);
     assert_memory_equal(buffer, "abcd####", 8);
     assert_failed(port, port->read_file(port->context, "four", buffer, 3, &bytes), "read: the file is too large");
     assert_int_equal(buffer[4], '#');
-    assert_int_equal(port->replace_file(port->context, "empty", NULL, 0), PORT_OK);
+    write_file("empty", "");
     assert_int_equal(port->read_file(port->context, "empty", buffer, 4, &bytes), PORT_OK);
     assert_int_equal(bytes, 0);
     assert_int_equal(port->read_file(port->context, "empty", buffer, 0, &bytes), PORT_OK);
@@ -110,51 +118,11 @@ static void test_read_file_holds_its_capacity(void **state)
     assert_failed(port, port->read_file(port->context, "four/x", buffer, 4, &bytes), "open: Not a directory");
 }
 
-static void test_replace_file_replaces_whole(void **state)
-{
-    struct port *port = *state;
-    assert_int_equal(port->make_directory(port->context, "sub"), PORT_OK);
-    assert_int_equal(port->replace_file(port->context, "sub/state", "a longer text", 13), PORT_OK);
-    assert_contents(port, "sub/state", "a longer text");
-    assert_int_equal(port->replace_file(port->context, "sub/state", "short", 5), PORT_OK);
-    assert_contents(port, "sub/state", "short");
-    assert_int_equal(access("sub/state.new", F_OK), -1); /* nothing is left beside it */
-    char absolute[128];
-    snprintf(absolute, sizeof absolute, "%s/state", folder);
-    assert_int_equal(port->replace_file(port->context, absolute, "abs", 3), PORT_OK);
-    assert_contents(port, "state", "abs");
-}
-
-static void test_what_a_crash_left_beside_is_overwritten(void **state)
-{
-    struct port *port = *state;
-    assert_int_equal(port->replace_file(port->context, "state.new", "half of something long", 22), PORT_OK);
-    assert_int_equal(port->replace_file(port->context, "state", "short", 5), PORT_OK);
-    assert_contents(port, "state", "short");
-}
-
-static void test_replace_file_failures_keep_the_old_one(void **state)
-{
-    struct port *port = *state;
-    assert_failed(port, port->replace_file(port->context, "none/state", "x", 1), "write: No such file or directory");
-    assert_int_equal(port->replace_file(port->context, "kept", "old", 3), PORT_OK);
-    assert_int_equal(port->make_directory(port->context, "kept.new"), PORT_OK); /* in the way */
-    assert_failed(port, port->replace_file(port->context, "kept", "new", 3), "write: Is a directory");
-    assert_contents(port, "kept", "old");
-    assert_int_equal(port->make_directory(port->context, "taken"), PORT_OK);
-    assert_failed(port, port->replace_file(port->context, "taken", "x", 1), "rename: Is a directory");
-    assert_int_equal(access("taken.new", F_OK), -1);
-    char name[5000];
-    memset(name, 'n', sizeof name - 1);
-    name[sizeof name - 1] = '\0';
-    assert_failed(port, port->replace_file(port->context, name, "x", 1), "open: File name too long");
-}
-
 static void test_rename(void **state)
 {
     struct port *port = *state;
-    assert_int_equal(port->replace_file(port->context, "a", "1", 1), PORT_OK);
-    assert_int_equal(port->replace_file(port->context, "b", "2", 1), PORT_OK);
+    write_file("a", "1");
+    write_file("b", "2");
     assert_int_equal(port->rename(port->context, "a", "b"), PORT_OK);
     assert_contents(port, "b", "1");
     assert_failed(port, port->rename(port->context, "a", "c"), "rename: No such file or directory");
@@ -172,9 +140,39 @@ static void test_make_directory_with_parents(void **state)
     assert_int_equal(stat("one/four", &status), 0);
     assert_int_equal(port->make_directory(port->context, "/"), PORT_OK);
     assert_int_equal(port->make_directory(port->context, "."), PORT_OK);
-    assert_int_equal(port->replace_file(port->context, "file", "x", 1), PORT_OK);
+    write_file("file", "x");
     assert_failed(port, port->make_directory(port->context, "file"), "make directory: Not a directory");
     assert_failed(port, port->make_directory(port->context, "file/sub"), "make directory: Not a directory");
+}
+
+/* Standard output is a pipe that nobody empties: what fits is written, and nothing waits. */
+static void test_print_never_waits(void **state)
+{
+    struct port *port = *state;
+    static char page[100000];
+    static char back[sizeof page];
+    int ends[2];
+    memset(page, 'p', sizeof page);
+    assert_int_equal(pipe(ends), 0);
+    (void)fflush(stdout);
+    int saved = dup(STDOUT_FILENO);
+    assert_true(dup2(ends[1], STDOUT_FILENO) >= 0);
+    size_t whole = port->print(port->context, page, 10);
+    size_t part = port->print(port->context, page, sizeof page);
+    size_t none = port->print(port->context, page, sizeof page);
+    ssize_t taken = read(ends[0], back, sizeof back);
+    size_t again = port->print(port->context, "x", 1);
+    (void)close(ends[0]);
+    size_t broken = port->print(port->context, "x", 1);
+    assert_true(dup2(saved, STDOUT_FILENO) >= 0);
+    (void)close(saved);
+    (void)close(ends[1]);
+    assert_int_equal(whole, 10);
+    assert_in_range(part, 4096, sizeof page - 1);
+    assert_int_equal(none, 0);
+    assert_int_equal(taken, (ssize_t)(10 + part));
+    assert_int_equal(again, 1);
+    assert_int_equal(broken, 0);
 }
 
 #define in_folder(test) cmocka_unit_test_setup_teardown(test, enter_folder, leave_folder)
@@ -185,9 +183,7 @@ int main(void)
         in_folder(test_append_goes_to_the_end),
         in_folder(test_append_failures),
         in_folder(test_read_file_holds_its_capacity),
-        in_folder(test_replace_file_replaces_whole),
-        in_folder(test_what_a_crash_left_beside_is_overwritten),
-        in_folder(test_replace_file_failures_keep_the_old_one),
+        in_folder(test_print_never_waits),
         in_folder(test_rename),
         in_folder(test_make_directory_with_parents),
     };

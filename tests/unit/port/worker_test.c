@@ -196,6 +196,54 @@ static void test_what_is_no_name_is_told_on_the_workers_side_only(void **state)
     assert_string_equal(port->error_text(port->context), before);
 }
 
+static atomic_int begun_count;
+static atomic_int late_count;
+
+static void run_late(struct port_job *job)
+{
+    (void)atomic_fetch_add(&begun_count, 1);
+    run_behind_the_gate(job);
+    *(char *)job->context = 'x'; /* memory of the port's is still there */
+    (void)atomic_fetch_add(&late_count, 1);
+}
+
+static void wait_for(atomic_int *count)
+{
+    const struct timespec pause = {0, 1000000};
+    while (atomic_load(count) == 0) {
+        nanosleep(&pause, NULL);
+    }
+}
+
+/* As at the program's end, while a name does not resolve. */
+static void test_closing_does_not_wait_for_a_job_that_hangs(void **state)
+{
+    struct port *port = *state;
+    struct port_job *job = port->memory(port->context, sizeof *job);
+    *job = (struct port_job){run_late, NULL};
+    job->context = port->memory(port->context, 1);
+    struct port_job waiting = {run_late, job->context};
+    atomic_store(&gate, 0);
+    atomic_store(&begun_count, 0);
+    atomic_store(&late_count, 0);
+    assert_true(port->submit_job(port->context, job));
+    assert_true(port->submit_job(port->context, &waiting));
+    wait_for(&begun_count);
+    assert_false(port_posix_close(port));
+    assert_null(port->context);
+    assert_int_equal(atomic_load(&late_count), 0);
+    assert_int_equal(open_port(state), 0); /* another is independent of it */
+    port = *state;
+    struct task task = {.value = 12};
+    task.job = (struct port_job){run_square, &task};
+    assert_true(port->submit_job(port->context, &task.job));
+    assert_ptr_equal(wait_finished(port), &task.job);
+    atomic_store(&gate, 1);
+    wait_for(&late_count);
+    nanosleep(&(const struct timespec){0, 50000000}, NULL);
+    assert_int_equal(atomic_load(&late_count), 1); /* the one that waited is forgotten */
+}
+
 static void test_closing_waits_for_the_present_job(void **state)
 {
     struct port *port = *state;
@@ -224,6 +272,7 @@ int main(void)
         with_port(test_the_stack_is_deep_enough),
         with_port(test_names_become_addresses),
         with_port(test_what_is_no_name_is_told_on_the_workers_side_only),
+        with_port(test_closing_does_not_wait_for_a_job_that_hangs),
         with_port(test_closing_waits_for_the_present_job),
     };
     return run_on_each_poller(tests, sizeof tests / sizeof *tests);

@@ -71,6 +71,18 @@ static struct delivery *take(const char *body, struct amqp_message message)
         assert_memory_equal((span).bytes == 0 ? (const uint8_t *)"" : (span).data, text, strlen(text));                \
     } while (0)
 
+static const struct amqp_header *header_of(const struct amqp_publish *letter, const char *name)
+{
+    const struct amqp_header *found = NULL;
+    for (size_t i = 0; i < letter->header_count; i++) {
+        if (span_is(letter->headers[i].name, name)) {
+            assert_null(found);
+            found = &letter->headers[i];
+        }
+    }
+    return found;
+}
+
 static void a_gateways_message_is_read_whole(void **state)
 {
     (void)state;
@@ -177,6 +189,52 @@ static void what_cannot_be_stored_is_dead_and_says_why(void **state)
     }
 }
 
+/* A dead message without an id of its client's is called by the same name as in the gateway's log. */
+static void the_dead_have_a_name_too(void **state)
+{
+    (void)state;
+    const struct delivery *const delivery = take("{\"client_id\":\"dev-7\",\"type\":\"text\",\"content\":\"\\u0000\"}",
+                                                 (struct amqp_message){.message_id = SPAN("dev-7:gw-1-2-3")});
+    assert_int_equal(delivery->state, DELIVERY_DEAD);
+    ASSERT_SPAN(delivery->message_id, "gw-1-2-3");
+    assert_int_equal(delivery->client_message_id.bytes, 0);
+}
+
+/* Only what is stored has to fit: a number that jsonb cannot hold in a member that nobody reads does no harm. */
+static void only_the_contents_numbers_count(void **state)
+{
+    (void)state;
+    static const char *const bodies[] = {
+        "{\"before\":1e999999,\"client_id\":\"dev-7\",\"type\":\"text\",\"content\":{\"a\":[1]}}",
+        "{\"client_id\":\"dev-7\",\"type\":\"text\",\"content\":{\"a\":[1]},\"after\":[1e999999]}",
+        "{\"client_id\":\"dev-7\",\"type\":\"text\",\"content\":2,\"after\":1e999999}",
+    };
+    for (size_t i = 0; i < sizeof bodies / sizeof bodies[0]; i++) {
+        assert_int_equal(take(bodies[i], (struct amqp_message){.tag = 0})->state, DELIVERY_PENDING);
+    }
+}
+
+/* What looks like a whole message is none: it is the beginning of a longer one. */
+static void the_beginning_of_a_body_is_not_read(void **state)
+{
+    (void)state;
+    static const char beginning[] = "{\"client_id\":\"dev-7\",\"type\":\"text\",\"content\":1}";
+    struct amqp_message message = {.message_id = SPAN("dev-7:m1"), .body_bytes = 5000000, .oversized = true};
+    message.header_count = 1;
+    message.headers[0] = (struct amqp_header){SPAN("x-postern-body-bytes"), AMQP_HEADER_INTEGER, SPAN(""), 7};
+    const struct delivery *const delivery = take(beginning, message);
+    assert_int_equal(delivery->state, DELIVERY_DEAD);
+    assert_string_equal(delivery->code, "too_large");
+    assert_int_equal(delivery->client_id.bytes, 0);
+    struct amqp_publish letter;
+    struct amqp_header headers[DEAD_LETTER_HEADERS_MAX];
+    dead_letter_make(delivery, 1, &letter, headers);
+    ASSERT_SPAN(letter.body, beginning);
+    ASSERT_SPAN(letter.message_id, "dev-7:m1");
+    assert_int_equal(letter.header_count, 4);
+    assert_int_equal(header_of(&letter, "x-postern-body-bytes")->integer, 5000000);
+}
+
 static void room_ends_with_the_deliveries(void **state)
 {
     (void)state;
@@ -224,18 +282,6 @@ static void the_end_can_be_cut_off(void **state)
     assert_int_equal(byte_ring_used_bytes(&test.intake.bytes), 0);
     assert_non_null(take(body, (struct amqp_message){.tag = 0}));
     ASSERT_SPAN(intake_at(&test.intake, first)->client_id, "dev-7");
-}
-
-static const struct amqp_header *header_of(const struct amqp_publish *letter, const char *name)
-{
-    const struct amqp_header *found = NULL;
-    for (size_t i = 0; i < letter->header_count; i++) {
-        if (span_is(letter->headers[i].name, name)) {
-            assert_null(found);
-            found = &letter->headers[i];
-        }
-    }
-    return found;
 }
 
 static void a_dead_letter_is_the_message_with_three_headers(void **state)
@@ -302,8 +348,45 @@ static void many_headers_leave_room_for_ours(void **state)
     assert_int_equal(letter.header_count, AMQP_HEADERS_MAX);
     assert_non_null(header_of(&letter, "a"));
     assert_null(header_of(&letter, "p"));
+    assert_int_equal(header_of(&letter, "x-postern-headers-lost")->integer, 4);
     assert_non_null(header_of(&letter, "x-postern-reason"));
     assert_non_null(header_of(&letter, "x-postern-first-failure"));
+}
+
+/* What the link publishes at most for headers is a bound of the frame; what comes has no such bound. */
+static void long_headers_are_left_out(void **state)
+{
+    (void)state;
+    static char text[12000];
+    memset(text, 't', sizeof text);
+    struct amqp_message message = {.header_count = 3};
+    message.headers[1] = (struct amqp_header){SPAN("short"), AMQP_HEADER_TEXT, SPAN("value"), 0};
+    message.headers[2] = (struct amqp_header){SPAN("count"), AMQP_HEADER_INTEGER, SPAN(""), 7};
+    size_t kept_max = 0;
+    for (size_t bytes = 1500; bytes <= sizeof text; bytes += bytes < 2200 ? 1 : 977) {
+        message.headers[0] = (struct amqp_header){SPAN("long"), AMQP_HEADER_TEXT, span_of(text, bytes), 0};
+        struct amqp_publish letter;
+        struct amqp_header headers[DEAD_LETTER_HEADERS_MAX];
+        dead_letter_make(take("garbage", message), 1, &letter, headers);
+        size_t encoded = 4;
+        for (size_t i = 0; i < letter.header_count; i++) {
+            const struct amqp_header *const header = &letter.headers[i];
+            encoded += header->name.bytes + 2 + (header->kind == AMQP_HEADER_TEXT ? 4 + header->text.bytes : 8);
+        }
+        assert_true(encoded <= AMQP_PUBLISH_HEADERS_BYTES_MAX);
+        assert_non_null(header_of(&letter, "x-postern-reason"));
+        const struct amqp_header *const lost = header_of(&letter, "x-postern-headers-lost");
+        if (header_of(&letter, "long") != NULL) {
+            kept_max = bytes;
+            assert_true(lost == NULL || lost->integer < 3);
+        } else {
+            assert_int_equal(lost->integer, 1);
+            assert_non_null(header_of(&letter, "short"));
+            assert_int_equal(header_of(&letter, "count")->integer, 7);
+        }
+        intake_pop(&test.intake);
+    }
+    assert_in_range(kept_max, 1700, 1999);
 }
 
 static void a_long_detail_is_cut(void **state)
@@ -328,12 +411,16 @@ int main(void)
         TEST(a_message_without_id_takes_the_one_of_its_properties),
         TEST(without_any_id_one_is_made),
         TEST(what_cannot_be_stored_is_dead_and_says_why),
+        TEST(the_dead_have_a_name_too),
+        TEST(only_the_contents_numbers_count),
+        TEST(the_beginning_of_a_body_is_not_read),
         TEST(room_ends_with_the_deliveries),
         TEST(room_ends_with_the_bytes_and_comes_back),
         TEST(the_end_can_be_cut_off),
         TEST(a_dead_letter_is_the_message_with_three_headers),
         TEST(a_second_failure_keeps_the_time_of_the_first),
         TEST(many_headers_leave_room_for_ours),
+        TEST(long_headers_are_left_out),
         TEST(a_long_detail_is_cut),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -81,7 +81,7 @@ static void long_digits_count_too(void **state)
     assert_false(jsonb_number_fits(span_of(digits, 2 + 16384)));
 }
 
-static void a_document_is_searched_whole(void **state)
+static void a_value_is_searched_whole_and_nothing_beside_it(void **state)
 {
     (void)state;
     static const struct siphash_key key = {{1, 2}};
@@ -92,6 +92,7 @@ static void a_document_is_searched_whole(void **state)
         {"{\"content\":[1,{\"deep\":[2,1e9]}]}", true},
         {"{\"content\":[1,{\"deep\":[2,1e900000]}]}", false},
         {"{\"content\":\"1e900000\"}", true},
+        {"[[1],1e900000]", false},
         {"1E900000", false},
     };
     struct arena arena;
@@ -105,8 +106,13 @@ static void a_document_is_searched_whole(void **state)
     json_init(&json, &arena, 4096, &key);
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         assert_int_equal(json_parse(&json, span_text(rows[i].text)), JSON_OK);
-        assert_int_equal(jsonb_numbers_fit(&json), rows[i].fits);
+        assert_int_equal(jsonb_numbers_fit(&json, 0), rows[i].fits);
     }
+    assert_int_equal(json_parse(&json, span_text("[1e900000,[1,[2]],3,1e900000]")), JSON_OK);
+    const size_t first = json_first(&json, 0);
+    assert_false(jsonb_numbers_fit(&json, first));
+    assert_true(jsonb_numbers_fit(&json, json_next(&json, first)));
+    assert_true(jsonb_numbers_fit(&json, json_next(&json, json_next(&json, first))));
     free(memory);
 }
 
@@ -116,7 +122,7 @@ int main(void)
         cmocka_unit_test(numbers_that_postgresql_holds),
         cmocka_unit_test(numbers_that_postgresql_refuses),
         cmocka_unit_test(long_digits_count_too),
-        cmocka_unit_test(a_document_is_searched_whole),
+        cmocka_unit_test(a_value_is_searched_whole_and_nothing_beside_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -593,6 +593,74 @@ static void measuring_takes_what_opening_takes(void **state)
     assert_int_equal(file_bytes(path), -1);
 }
 
+static char printed[256 * 1024];
+static size_t printed_bytes;
+static size_t print_room_bytes; /* how much stdout takes, in whole pieces */
+
+static size_t test_print(void *context, const void *data, size_t bytes)
+{
+    (void)context;
+    if (bytes > print_room_bytes) {
+        return 0;
+    }
+    print_room_bytes -= bytes;
+    memcpy(printed + printed_bytes, data, bytes);
+    printed_bytes += bytes;
+    printed[printed_bytes] = '\0';
+    return bytes;
+}
+
+static void open_copied_log(struct log *log)
+{
+    open_log(log, 1 << 20, 2);
+    log->options.copy_stdout = true;
+    port.print = test_print;
+    printed_bytes = 0;
+    print_room_bytes = SIZE_MAX;
+}
+
+static void stdout_gets_the_same_lines(void **state)
+{
+    (void)state;
+    struct log log;
+    open_copied_log(&log);
+    for (uint64_t line = 0; line < 1000; line++) {
+        log_event(&log, LOG_INFO, "line", LOG_U64("n", line));
+        if (line % 70 == 0) {
+            log_flush(&log);
+        }
+    }
+    append_fails = true; /* what waits in the buffer for the file is printed once all the same */
+    (void)stderr_of(log_flush, &log);
+    log_flush(&log);
+    append_fails = false;
+    log_close(&log);
+    assert_non_null(strstr(read_log(), "event=log_recovered"));
+    assert_int_equal(file_bytes(path), printed_bytes);
+    assert_memory_equal(contents, printed, printed_bytes);
+}
+
+static void a_stdout_that_takes_nothing_stops_nothing(void **state)
+{
+    (void)state;
+    struct log log;
+    open_copied_log(&log);
+    print_room_bytes = 0;
+    for (int line = 0; line < 5; line++) {
+        log_event(&log, LOG_INFO, "unheard");
+        log_flush(&log);
+    }
+    assert_int_equal(printed_bytes, 0);
+    print_room_bytes = SIZE_MAX;
+    log_event(&log, LOG_INFO, "heard");
+    log_flush(&log);
+    log_flush(&log);
+    log_close(&log);
+    assert_null(strstr(printed, "unheard"));
+    assert_non_null(strstr(printed, "event=heard\n"));
+    assert_non_null(strstr(read_log(), "level=warn event=stdout_recovered lost_lines=5\n"));
+}
+
 static int open_machine(void **state)
 {
     (void)state;
@@ -628,6 +696,8 @@ int main(void)
         TEST(a_failed_write_is_not_tried_again_at_once),
         TEST(a_log_that_cannot_be_opened_is_opened_later),
         TEST(the_cap_holds_when_files_cannot_be_renamed),
+        TEST(stdout_gets_the_same_lines),
+        TEST(a_stdout_that_takes_nothing_stops_nothing),
         TEST(measuring_takes_what_opening_takes),
     };
     return cmocka_run_group_tests(tests, open_machine, close_machine);

@@ -164,6 +164,9 @@ static void errors_name_place_name_value_and_range(void **state)
         {"", "OUTBOX_BYTES=2G", "environment: OUTBOX_BYTES=2G is out of range: 256K to 1G bytes"},
         {"", "OUTBOX_BYTES=18446744073709551615K",
          "environment: OUTBOX_BYTES=18446744073709551615K is out of range: 256K to 1G bytes"},
+        /* Which would be 1M in 64 bits. */
+        {"", "OUTBOX_BYTES=18014398509483008K",
+         "environment: OUTBOX_BYTES=18014398509483008K is out of range: 256K to 1G bytes"},
         {"", "OUTBOX_BYTES=K",
          "environment: OUTBOX_BYTES=K is not a whole number, or one with K, M or G: 256K to 1G bytes"},
         {"", "OUTBOX_BYTES=8MB",

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: MIT
+"""Which clients the broker believes to be at a gateway, whatever happened in between."""
+
+import pika
+from clients import Client
+from process import wait_until
+
+
+def routed(channel, client_id, body=b'{"n":1}'):
+    """Publishes to a client; False when no gateway is bound for it."""
+    try:
+        channel.basic_publish("postern.downlink", f"client.{client_id}", body, mandatory=True)
+        return True
+    except pika.exceptions.UnroutableError:
+        return False
+
+
+def open_backend(pipeline):
+    channel = pipeline.channel()
+    channel.exchange_declare("postern.downlink", "topic", durable=True)
+    channel.confirm_delivery()
+    return channel
+
+
+def test_a_binding_left_over_goes_with_its_first_message(pipeline):
+    gateway = pipeline.gateway(GATEWAY_ID="box")
+    backend = open_backend(pipeline)
+    client = Client(gateway.url("dev-7"))
+    wait_until(lambda: routed(backend, "dev-7"), 20, "the client's binding")
+    client.receive()
+    gateway.kill9()
+    pipeline.programs.remove(gateway)
+    again = pipeline.gateway(GATEWAY_ID="box")
+    again.wait_log(event="downlink_up")
+    assert routed(backend, "dev-7"), "the queue and its binding outlive the gateway"
+    again.wait_log(event="downlink_client_absent", client="dev-7")
+    wait_until(lambda: not routed(backend, "dev-7"), 20, "the binding to go")
+    with Client(again.url("dev-7")) as back:
+        wait_until(lambda: routed(backend, "dev-7", b'{"n":2}'), 20, "the binding to come back")
+        assert back.receive() == {"n": 2}
+    backend.connection.close()
+
+
+def test_all_are_bound_again_after_the_broker_was_away(pipeline):
+    gateway = pipeline.gateway()
+    clients = {f"dev-{number}": Client(gateway.url(f"dev-{number}")) for number in range(100)}
+    pipeline.wait_connected_to_broker(gateway)
+    pipeline.broker.kill9()
+    gone = clients.pop("dev-0")
+    gone.close()
+    pipeline.broker.restart()
+    wait_until(lambda: len(gateway.log(event="downlink_up")) == 2, 60, "the downlink to be up again")
+    backend = open_backend(pipeline)
+    for name, client in clients.items():
+        wait_until(lambda: routed(backend, name), 30, f"the binding of {name}")
+        assert client.receive() == {"n": 1}
+        client.close()
+    wait_until(lambda: not routed(backend, "dev-0"), 30, "the binding of the one who left to go")
+    backend.connection.close()
+
+
+def test_takeover_keeps_the_binding(pipeline):
+    gateway = pipeline.gateway(SESSION_POLICY="takeover")
+    backend = open_backend(pipeline)
+    first = Client(gateway.url("dev-7"))
+    wait_until(lambda: routed(backend, "dev-7"), 20, "the client's binding")
+    for _ in range(5):
+        second = Client(gateway.url("dev-7"))
+        assert routed(backend, "dev-7", b'{"n":2}'), "there was a moment without a binding"
+        assert second.receive() == {"n": 2}
+        first.drop()
+        first = second
+    first.close()
+    wait_until(lambda: not routed(backend, "dev-7"), 20, "the binding to go")
+    backend.connection.close()
+
+
+def test_many_come_and_go_and_the_last_word_counts(pipeline):
+    gateway = pipeline.gateway()
+    gateway.wait_log(event="downlink_up")
+    backend = open_backend(pipeline)
+    for _ in range(3):
+        clients = [Client(gateway.url(f"dev-{number}")) for number in range(80)]
+        for client in clients:
+            client.close()
+    stay = [Client(gateway.url(f"dev-{number}")) for number in range(40)]
+    for number, client in enumerate(stay):
+        wait_until(lambda: routed(backend, f"dev-{number}"), 30, f"the binding of dev-{number}")
+        assert client.receive() == {"n": 1}
+    for number in range(40, 80):
+        wait_until(lambda: not routed(backend, f"dev-{number}"), 30, f"the binding of dev-{number} to go")
+    for client in stay:
+        client.close()
+    backend.connection.close()
