@@ -82,6 +82,7 @@ struct gateway {
     struct routes routes;
     struct amqp_brokers brokers;
     struct span queues[ROUTES_QUEUES_MAX];
+    struct outbox_spool spool;
     struct heartbeat_settings heartbeat;
     uint32_t read_bytes;         /* of one read of a client */
     size_t read_message_count;   /* that it can bring at most */
@@ -112,7 +113,8 @@ bool gateway_configure(struct gateway *gateway, const struct settings *settings,
  * once for real. `port` stays alive. */
 void gateway_init(struct gateway *gateway, struct arena *arena, struct port *port);
 
-/* Listens and begins to connect to the broker. False: `error` holds one line that names the setting. */
+/* Opens the spool, listens, and begins to connect to the broker. False: `error` holds one line that names the setting.
+ */
 bool gateway_listen(struct gateway *gateway, struct text *error);
 
 /* One turn of the loop: waits, at most until something is due, and does all there is to do. */

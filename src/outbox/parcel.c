@@ -32,13 +32,11 @@ size_t parcel_pack(uint8_t *bytes, size_t capacity_bytes, const struct parcel *p
     store_u32(bytes + 8, parcel->origin.session_index);
     store_u32(bytes + 12, parcel->origin.session_generation);
     store_u32(bytes + 16, parcel->origin.seq);
-    bytes[20] = parcel->origin.receipts_mask;
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
-        bytes[21 + i] = (uint8_t)parts[i].bytes;
+        bytes[20 + i] = (uint8_t)parts[i].bytes;
     }
-    bytes[25] = parcel->is_id_made;
-    bytes[26] = 0;
-    bytes[27] = 0;
+    bytes[24] = parcel->is_id_made;
+    memset(bytes + 25, 0, 3);
     store_u32(bytes + 28, (uint32_t)(text.used_bytes - body_start));
     return text.used_bytes;
 }
@@ -50,23 +48,33 @@ bool parcel_open(struct span bytes, struct parcel *parcel)
     }
     const uint8_t *head = bytes.data;
     size_t body_bytes = load_u32(head + 28);
-    size_t parts_bytes = (size_t)head[21] + head[22] + head[23] + head[24];
-    if (body_bytes == 0 || parts_bytes + body_bytes != bytes.bytes - PARCEL_HEAD_BYTES || head[21] == 0 ||
-        head[22] == 0 || head[22] > CLIENT_ID_BYTES_MAX || head[23] == 0 || head[23] > MESSAGE_TYPE_BYTES_MAX ||
-        head[24] == 0 || head[24] > PARCEL_ID_BYTES_MAX || head[25] > 1) {
+    size_t queue_bytes = head[20];
+    size_t client_bytes = head[21];
+    size_t type_bytes = head[22];
+    size_t id_bytes = head[23];
+    if (body_bytes == 0 ||
+        queue_bytes + client_bytes + type_bytes + id_bytes + body_bytes != bytes.bytes - PARCEL_HEAD_BYTES ||
+        queue_bytes == 0 || client_bytes == 0 || client_bytes > CLIENT_ID_BYTES_MAX || type_bytes == 0 ||
+        type_bytes > MESSAGE_TYPE_BYTES_MAX || id_bytes == 0 || id_bytes > PARCEL_ID_BYTES_MAX || head[24] > 1) {
         return false;
     }
+    const uint8_t *at = head + PARCEL_HEAD_BYTES;
     *parcel = (struct parcel){.received_wall_ms = (int64_t)load_u64(head),
                               .origin = {.session_index = load_u32(head + 8),
                                          .session_generation = load_u32(head + 12),
-                                         .seq = load_u32(head + 16),
-                                         .receipts_mask = head[20]},
-                              .is_id_made = head[25] == 1};
-    const uint8_t *at = head + PARCEL_HEAD_BYTES;
-    parcel->queue = span_of(at, head[21]);
-    parcel->client_id = span_of(at += head[21], head[22]);
-    parcel->type = span_of(at += head[22], head[23]);
-    parcel->id = span_of(at += head[23], head[24]);
-    parcel->body = span_of(at += head[24], body_bytes);
+                                         .seq = load_u32(head + 16)},
+                              .queue = span_of(at, queue_bytes),
+                              .client_id = span_of(at + queue_bytes, client_bytes),
+                              .type = span_of(at + queue_bytes + client_bytes, type_bytes),
+                              .id = span_of(at + queue_bytes + client_bytes + type_bytes, id_bytes),
+                              .is_id_made = head[24] == 1};
+    parcel->body = span_of(parcel->id.data + id_bytes, body_bytes);
     return true;
+}
+
+void parcel_forget_origin(uint8_t *bytes)
+{
+    store_u32(bytes + 8, UINT32_MAX);
+    store_u32(bytes + 12, 0);
+    store_u32(bytes + 16, 0);
 }

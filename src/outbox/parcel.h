@@ -36,8 +36,11 @@ size_t parcel_pack(uint8_t *bytes, size_t capacity_bytes, const struct parcel *p
 /* The parts, which point into `bytes`. False when these are not a parcel. */
 bool parcel_open(struct span bytes, struct parcel *parcel);
 
+/* Of a parcel that an earlier start packed: its connection is none of this start's. */
+void parcel_forget_origin(uint8_t *bytes);
+
 /* The client's own id; empty if it gave none. */
-static inline struct span parcel_client_given_id(const struct parcel *parcel)
+static inline struct span parcel_given_id(const struct parcel *parcel)
 {
     return parcel->is_id_made ? span_of(NULL, 0) : parcel->id;
 }

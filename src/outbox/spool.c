@@ -208,6 +208,11 @@ bool spool_on_job(struct spool *spool, const struct port_job *job, uint64_t now_
     return false;
 }
 
+uint64_t spool_unread_count(const struct spool *spool)
+{
+    return spool->stage.next_sequence - spool->read_sequence;
+}
+
 uint64_t spool_read_sequence(const struct spool *spool)
 {
     return spool->read_sequence;
@@ -266,7 +271,7 @@ const struct spool_counters *spool_counters(struct spool *spool)
 {
     struct spool_counters *counters = &spool->counters;
     counters->message_count = spool->stage.next_sequence - 1 - spool->released_sequence;
-    counters->unread_count = spool->stage.next_sequence - spool->read_sequence;
+    counters->unread_count = spool_unread_count(spool);
     counters->unsynced_count = spool->stage.next_sequence - spool->stage.first_sequence;
     counters->segment_count = spool->segment_count;
     counters->segment_free_count = spool->free_count;

@@ -113,6 +113,7 @@ void spool_pass_all(struct spool *spool);
 /* All up to and including `sequence` are done with; those that were read. */
 void spool_release(struct spool *spool, uint64_t sequence);
 
+uint64_t spool_unread_count(const struct spool *spool);
 /* The first sequence that was not read, was appended by this start, is not synced. */
 uint64_t spool_read_sequence(const struct spool *spool);
 uint64_t spool_own_sequence(const struct spool *spool);
