@@ -56,6 +56,14 @@ struct port_job {
     void *context;
 };
 
+/* The fixed block that libraries' allocations (malloc) come from. */
+struct port_heap {
+    size_t capacity_bytes; /* 0: there is none, malloc asks the system; the rest is then 0 too */
+    size_t used_bytes;     /* now, headers included */
+    size_t peak_bytes;     /* the most there ever was */
+    uint64_t refused_count;
+};
+
 struct port {
     void *context;
 
@@ -68,6 +76,12 @@ struct port {
     /* One zeroed block of memory, page-aligned and already touched, so that too little memory fails here and not
      * later; NULL when there is none. Lives as long as the program. */
     void *(*memory)(void *context, size_t bytes);
+    /* Tells how it stands with the libraries' block. */
+    void (*heap)(void *context, struct port_heap *heap);
+    /* Forbids the whole process, for good, to get more memory from the system or to give any back: whoever tries ends
+     * the program. After everything is set up; `memory` must not be called any more. False when it cannot be
+     * (error_text says why): all goes on as before, only without that guard. */
+    bool (*seal)(void *context);
     /* Asks that `count` sockets and files may be open at once. False when the machine allows fewer. */
     bool (*reserve_handles)(void *context, size_t count);
     /* Text for the last PORT_FAILED of this thread, without newline; static or overwritten by the next failure. */

@@ -116,6 +116,7 @@ static int load_and_go(struct program *program, bool check_only)
     }
     struct text output = text_in(program->output, sizeof program->output);
     settings_print(&program->settings, &sources, &output);
+    text_string(&output, "# libpq allocates as it needs: the processor's memory is not sealed.\n");
     return print(text_span(&output));
 }
 

@@ -87,7 +87,7 @@ static void *map_touched(size_t bytes)
 static void *memory(void *context, size_t bytes)
 {
     struct posix *posix = context;
-    CHECK(bytes > 0);
+    CHECK(bytes > 0 && !posix->sealed);
     if (posix->block_count == POSIX_BLOCKS_MAX) {
         (void)posix_failed_because(posix, "memory", "too many blocks");
         return NULL;
@@ -99,6 +99,15 @@ static void *memory(void *context, size_t bytes)
     }
     posix->blocks[posix->block_count++] = (struct posix_block){block, bytes};
     return block;
+}
+
+static void heap(void *context, struct port_heap *counters)
+{
+    const struct posix *posix = context;
+    *counters = (struct port_heap){0};
+    if (posix->heap != NULL) {
+        posix->heap(counters);
+    }
 }
 
 static bool reserve_handles(void *context, size_t count)
@@ -172,6 +181,8 @@ static const struct port functions = {
     .wall_ms = wall_ms,
     .random = random_bytes,
     .memory = memory,
+    .heap = heap,
+    .seal = posix_seal,
     .reserve_handles = reserve_handles,
     .error_text = error_text,
     .signals = signals,
@@ -204,6 +215,7 @@ bool port_posix_open(struct port *port, const struct port_posix_options *options
     struct posix *posix = (void *)(mapping + layout.state_at);
     posix->mapping = mapping;
     posix->mapping_bytes = layout.bytes;
+    posix->heap = options->heap;
     posix->poller.epoll_fd = PORT_NONE;
     posix->wake_read_fd = PORT_NONE;
     posix->wake_write_fd = PORT_NONE;
@@ -236,11 +248,14 @@ bool port_posix_close(struct port *port)
         return false;
     }
     posix_wake_close(posix);
+    port->context = NULL;
+    if (posix->sealed) {
+        return true;
+    }
     while (posix->block_count > 0) {
         struct posix_block block = posix->blocks[--posix->block_count];
         (void)munmap(block.memory, block.bytes);
     }
-    port->context = NULL;
     (void)munmap(posix->mapping, posix->mapping_bytes);
     return true;
 }

@@ -18,6 +18,7 @@ enum {
     POSIX_ERROR_TEXT_BYTES = 256,
     POSIX_BLOCKS_MAX = 64,             /* what `memory` gave, so that close can give it back */
     POSIX_WORKER_STACK_BYTES = 262144, /* the resolver of a C library takes up to 70 KiB of it */
+    POSIX_MAIN_STACK_BYTES = 262144,   /* touched at start; 94 KiB were ever used (start and all) */
     POSIX_SIGNALS = 4,                 /* the ones handled */
     POSIX_OTHER_HANDLES_MAX = 1024,    /* open but not watched: files, listeners set aside, what was inherited */
     POSIX_HANDLES_OWN = 8              /* standard input, output and error, and the port's own */
@@ -69,6 +70,8 @@ struct posix {
     atomic_bool wake_pending; /* a byte is, or will at once be, in the pipe */
     atomic_uint signals;      /* PORT_SIGNAL_* seen and not yet asked for */
     bool owns_signals;
+    bool sealed;
+    void (*heap)(struct port_heap *heap); /* NULL: malloc asks the system */
     struct sigaction previous_actions[POSIX_SIGNALS];
     struct posix_block blocks[POSIX_BLOCKS_MAX];
     size_t block_count;
@@ -91,6 +94,9 @@ void posix_wake_clear(struct posix *posix);
 /* posix_signal.c */
 bool posix_signal_open(struct posix *posix);
 void posix_signal_close(struct posix *posix);
+
+/* posix_seal.c */
+bool posix_seal(void *context);
 
 /* posix_worker.c. `stack` is not used by anything else until after close. */
 bool posix_worker_open(struct posix *posix, void *stack, size_t stack_bytes);

@@ -20,7 +20,7 @@ void base64_encode(struct span bytes, char *text)
         uint32_t group = (uint32_t)bytes.data[at] << 16 | (left == 2 ? (uint32_t)bytes.data[at + 1] << 8 : 0);
         *text++ = alphabet[group >> 18];
         *text++ = alphabet[group >> 12 & 63];
-        *text++ = left == 2 ? alphabet[group >> 6 & 63] : '=';
+        *text++ = (char)(left == 2 ? alphabet[group >> 6 & 63] : '=');
         *text++ = '=';
     }
 }

@@ -168,12 +168,13 @@ static size_t plain_run_bytes(const uint8_t *data, size_t bytes)
 
 static void json_escape(struct text *text, uint8_t byte)
 {
+    static const uint8_t replacement[] = {0xEF, 0xBF, 0xBD}; /* U+FFFD */
     static const char letters[] = {['\b'] = 'b', ['\t'] = 't', ['\n'] = 'n', ['\f'] = 'f', ['\r'] = 'r'};
     char out[6] = {'\\', (char)byte, '0', '0', 0, 0};
     size_t out_bytes = 2;
     if (byte >= 0x80) {
-        memcpy(out, "\xEF\xBF\xBD", 3);
-        out_bytes = 3;
+        memcpy(out, replacement, sizeof replacement);
+        out_bytes = sizeof replacement;
     } else if (byte < sizeof letters && letters[byte] != 0) {
         out[1] = letters[byte];
     } else if (byte < 0x20) {

@@ -26,7 +26,7 @@ struct timer_node {
 };
 
 /* The struct that holds a timer. */
-#define TIMER_OWNER(timer, type, member) LIST_OWNER(&(timer)->link, type, member.link)
+#define TIMER_OWNER(timer, type, member) LIST_OWNER(&(timer)->link, type, member.link) /* NOLINT: a member path */
 
 enum { TIMER_WHEEL_SLOTS_MAX = 65536 };
 #define TIMER_WHEEL_NEVER UINT64_MAX

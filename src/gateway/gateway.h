@@ -56,6 +56,9 @@ enum {
     GATEWAY_CHUNK_BYTES = 1024,
     GATEWAY_SLOW_BYTES = 4 * 1024 * 1024,
 
+    /* One connection to the broker publishes, one consumes. */
+    GATEWAY_LINK_COUNT = 2,
+
     /* The longest sleep of the loop. Nothing depends on it; it bounds the harm of a time not foreseen. */
     GATEWAY_WAIT_MS_MAX = 60000
 };

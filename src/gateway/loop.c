@@ -7,6 +7,7 @@
 #include "clients.h"
 #include "gateway.h"
 #include "number.h"
+#include "usage.h"
 
 static uint64_t monotonic_ms(const struct gateway *gateway)
 {
@@ -58,6 +59,7 @@ static bool handle_signals(struct gateway *gateway)
     if (signals & PORT_SIGNAL_REOPEN) {
         log_reopen(&gateway->log);
         log_event(&gateway->log, LOG_INFO, "log_reopened");
+        usage_log(gateway);
     }
     if (signals & PORT_SIGNAL_STOP) {
         if (drain_running(&gateway->drain)) {
@@ -112,6 +114,7 @@ enum gateway_exit gateway_run(struct gateway *gateway)
     do {
         turned = gateway_turn(gateway);
     } while (turned == GATEWAY_TURN_ON);
+    usage_log(gateway);
     log_event(&gateway->log, LOG_INFO, "gateway_stopped");
     log_flush(&gateway->log); // who was cut short closes nothing
     return turned == GATEWAY_DRAINED ? GATEWAY_EXIT_OK : GATEWAY_EXIT_FAILED;

@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /* postern-gateway: the one place that knows which port it runs on. Reads the settings, measures the memory, takes it
- * in one block, and turns the loop. What goes wrong before the log is open is one line on stderr. */
+ * in one block, seals the process so that it can never be more, and turns the loop. What goes wrong before the log is
+ * open is one line on stderr. */
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "amqp_link.h"
 #include "gateway.h"
+#include "malloc_block.h"
 #include "plan.h"
 #include "port_posix.h"
 
@@ -28,6 +32,7 @@ struct program {
     struct settings settings;
     struct gateway gateway;
     struct arena arena;
+    struct plan plan;
     char host_name[GATEWAY_ID_BYTES_MAX + 1];
     char error[SETTINGS_ERROR_BYTES_MAX + 1];
     size_t env_bytes;
@@ -37,7 +42,14 @@ struct program {
     } text;
 };
 
-_Static_assert((int)PLAN_BYTES_MAX <= (int)SETTINGS_ENV_BYTES_MAX, "the table fits the output");
+/* Behind the table and behind the settings, as a comment there. */
+static const char malloc_is_fixed[] =
+    "# Libraries allocate from a block of fixed size; once started the gateway takes no more memory, and where the\n"
+    "# kernel has seccomp it cannot.\n";
+static const char malloc_is_the_systems[] =
+    "# Built with sanitizers: malloc is theirs and asks the system for memory, and the process is not sealed.\n";
+
+_Static_assert((int)PLAN_BYTES_MAX + 512 <= (int)SETTINGS_ENV_BYTES_MAX, "the table fits the output");
 
 static int complain(const char *line)
 {
@@ -86,7 +98,8 @@ static bool read_env(struct program *program)
 
 static struct port_posix_options port_options(const struct settings *settings)
 {
-    struct port_posix_options options = {.poller = PORT_POSIX_AUTO, .watch_max = gateway_watch_max(settings)};
+    struct port_posix_options options = {
+        .poller = PORT_POSIX_AUTO, .watch_max = gateway_watch_max(settings), .heap = malloc_block_counters};
     switch (settings->poller) {
     case SETTINGS_POLLER_AUTO: // the port chooses: epoll for more than PORT_POSIX_POLL_WATCHES
         break;
@@ -100,11 +113,75 @@ static struct port_posix_options port_options(const struct settings *settings)
     return options;
 }
 
+/* Zero where malloc asks the system. */
+static size_t malloc_block_bytes(void)
+{
+    struct port_heap heap;
+    malloc_block_counters(&heap);
+    return heap.capacity_bytes;
+}
+
+/* All that the process will have, so that the total is what the system shows as its resident memory. */
+static void make_plan(struct program *program, const struct port_posix_options *options)
+{
+    struct plan *plan = &program->plan;
+    size_t block_bytes = malloc_block_bytes();
+    plan_begin(plan, &program->arena);
+    plan_add(plan, "the program's own record", 1, sizeof *program);
+    plan_add(plan, "sockets, poller and worker (port)", 1, port_posix_memory_bytes(options));
+    if (block_bytes == 0) {
+        plan_add(plan, "the AMQP library's buffers", GATEWAY_LINK_COUNT, AMQP_LINK_LIBRARY_BYTES);
+        return;
+    }
+    struct port_posix_image image;
+    port_posix_image(&image);
+    plan_add(plan, "malloc, for libraries", 1, block_bytes);
+    plan_add(plan, "other variables, of libraries too", 1, image.data_bytes - block_bytes - sizeof *program);
+    plan_add(plan, "the main thread's stack", 1, image.stack_bytes);
+    plan_add(plan, "code and constants (pages of files)", 1, image.file_bytes);
+}
+
+/* What is missing for MEMORY_LIMIT; 0: it fits, or there is no limit. */
+static size_t bytes_beyond_limit(const struct program *program)
+{
+    uint64_t limit_bytes = program->settings.memory_limit_bytes;
+    size_t total_bytes = plan_total_bytes(&program->plan);
+    return limit_bytes > 0 && total_bytes > limit_bytes ? (size_t)(total_bytes - limit_bytes) : 0;
+}
+
+static int print_plan(struct program *program)
+{
+    struct text text = text_in(program->text.output, sizeof program->text.output);
+    plan_write(&program->plan, &text);
+    size_t beyond_bytes = bytes_beyond_limit(program);
+    if (beyond_bytes > 0) {
+        text_string(&text, "# More than MEMORY_LIMIT, by ");
+        text_u64(&text, beyond_bytes);
+        text_string(&text, " bytes: the gateway would not start.\n");
+    }
+    text_string(&text, malloc_block_bytes() > 0 ? malloc_is_fixed : malloc_is_the_systems);
+    return print(&text);
+}
+
+static void seal(struct gateway *gateway, struct port *port)
+{
+    if (port->seal(port->context)) {
+        log_event(&gateway->log, LOG_INFO, "memory_sealed");
+    } else {
+        log_event(&gateway->log, malloc_block_bytes() > 0 ? LOG_WARN : LOG_INFO, "memory_not_sealed",
+                  LOG_TEXT("reason", port->error_text(port->context)));
+    }
+    log_flush(&gateway->log);
+}
+
 static int run(struct program *program)
 {
     struct gateway *gateway = &program->gateway;
     struct port *port = &program->port;
     size_t bytes = program->arena.used_bytes;
+    if (malloc_block_bytes() > 0) {
+        port_posix_touch_image();
+    }
     void *memory = port->memory(port->context, bytes);
     if (memory == NULL) {
         (void)fprintf(stderr, "postern-gateway: %zu bytes of memory are needed and cannot be had: %s\n", bytes,
@@ -120,8 +197,9 @@ static int run(struct program *program)
         gateway_release(gateway);
         return complain(program->error);
     }
-    log_event(&gateway->log, LOG_INFO, "memory_taken", LOG_U64("bytes", bytes),
-              LOG_TEXT("poller", port_posix_poller_name(port)));
+    log_event(&gateway->log, LOG_INFO, "memory_taken", LOG_U64("bytes", plan_total_bytes(&program->plan)),
+              LOG_U64("arena_bytes", bytes), LOG_TEXT("poller", port_posix_poller_name(port)));
+    seal(gateway, port);
     enum gateway_exit code = gateway_run(gateway);
     if (code != GATEWAY_EXIT_OK) {
         _Exit((int)code); // at once: nothing is closed in good order
@@ -134,16 +212,25 @@ static int measure_and_go(struct program *program, enum command command)
 {
     struct port *port = &program->port;
     struct port_posix_options options = port_options(&program->settings);
+    if (malloc_block_bytes() > 0) {
+        port_posix_warm_up();
+    }
     if (!port_posix_open(port, &options)) {
         return complain(port->error_text(port->context));
     }
     arena_measure(&program->arena);
     gateway_init(&program->gateway, &program->arena, port);
+    make_plan(program, &options);
     int code;
     if (command == COMMAND_PLAN) {
-        struct text text = text_in(program->text.output, PLAN_BYTES_MAX);
-        plan_write(&text, &program->arena, sizeof *program, port_posix_memory_bytes(&options));
-        code = print(&text);
+        code = print_plan(program);
+    } else if (bytes_beyond_limit(program) > 0) {
+        (void)fprintf(stderr,
+                      "postern-gateway: MEMORY_LIMIT=%" PRIu64 ": %zu bytes are needed, %zu more than that; "
+                      "--plan shows for what\n",
+                      program->settings.memory_limit_bytes, plan_total_bytes(&program->plan),
+                      bytes_beyond_limit(program));
+        code = GATEWAY_EXIT_SETTINGS;
     } else {
         code = run(program);
     }
@@ -173,6 +260,7 @@ static int start(struct program *program, enum command command)
         char buffer[16384];
         struct text text = text_in(buffer, sizeof buffer);
         settings_print(&program->settings, &sources, &text);
+        text_string(&text, malloc_block_bytes() > 0 ? malloc_is_fixed : malloc_is_the_systems);
         return print(&text);
     }
     return measure_and_go(program, command);

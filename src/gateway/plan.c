@@ -2,9 +2,9 @@
 /* Columns of fixed width, numbers to the right. */
 #include "plan.h"
 
-#include "amqp_link.h"
+#include <string.h>
 
-enum { LINK_COUNT = 2 };
+#include "check.h"
 
 enum { WHAT_COLUMNS = 36, NUMBER_COLUMNS = 14, DIGITS_MAX = 20 };
 
@@ -39,23 +39,43 @@ static void write_row(struct text *text, const char *what, size_t count, size_t 
     text_char(text, '\n');
 }
 
-void plan_write(struct text *text, const struct arena *arena, size_t program_bytes, size_t port_bytes)
+void plan_begin(struct plan *plan, const struct arena *arena)
+{
+    memset(plan, 0, sizeof *plan);
+    plan->arena = arena;
+}
+
+void plan_add(struct plan *plan, const char *what, size_t count, size_t bytes_each)
+{
+    CHECK(plan->part_count < PLAN_PARTS_MAX);
+    plan->parts[plan->part_count++] = (struct plan_part){what, count, bytes_each};
+}
+
+size_t plan_total_bytes(const struct plan *plan)
+{
+    size_t total_bytes = plan->arena->used_bytes;
+    for (size_t index = 0; index < plan->part_count; index++) {
+        total_bytes += plan->parts[index].count * plan->parts[index].bytes_each;
+    }
+    return total_bytes;
+}
+
+void plan_write(const struct plan *plan, struct text *text)
 {
     write_padded(text, span_text("what"), WHAT_COLUMNS, false);
     write_padded(text, span_text("count"), NUMBER_COLUMNS, true);
     write_padded(text, span_text("bytes each"), NUMBER_COLUMNS, true);
     write_padded(text, span_text("bytes"), NUMBER_COLUMNS, true);
     text_char(text, '\n');
-    for (size_t index = 0; index < arena->row_count; index++) {
-        const struct arena_row *row = &arena->rows[index];
+    for (size_t index = 0; index < plan->arena->row_count; index++) {
+        const struct arena_row *row = &plan->arena->rows[index];
         write_row(text, row->what, row->count, row->bytes_each, row->bytes);
     }
-    write_row(text, "the program's own record", 1, program_bytes, program_bytes);
-    write_row(text, "sockets, poller and worker (port)", 1, port_bytes, port_bytes);
-    write_row(text, "the AMQP library's buffers", LINK_COUNT, AMQP_LINK_LIBRARY_BYTES,
-              (size_t)LINK_COUNT * AMQP_LINK_LIBRARY_BYTES);
-    size_t total_bytes = arena->used_bytes + program_bytes + port_bytes + LINK_COUNT * (size_t)AMQP_LINK_LIBRARY_BYTES;
+    for (size_t index = 0; index < plan->part_count; index++) {
+        const struct plan_part *part = &plan->parts[index];
+        write_row(text, part->what, part->count, part->bytes_each, part->count * part->bytes_each);
+    }
     write_padded(text, span_text("total"), WHAT_COLUMNS + 2 * NUMBER_COLUMNS, false);
-    write_number(text, total_bytes);
+    write_number(text, plan_total_bytes(plan));
     text_char(text, '\n');
 }

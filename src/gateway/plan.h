@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The memory table of `postern-gateway --plan`, from the rows of an arena that measured (product.md section 6).
- *
- * Memory: the caller's text. Thread: any one, before the start. */
+/* The memory table of `postern-gateway --plan`: the rows of an arena that measured, and what the program takes beside
+ * it (product.md section 6). Memory: the caller's. Thread: any one, at start. */
 #ifndef POSTERN_GATEWAY_PLAN_H
 #define POSTERN_GATEWAY_PLAN_H
 
@@ -10,10 +9,33 @@
 #include "arena.h"
 #include "text.h"
 
-enum { PLAN_BYTES_MAX = 16384 }; /* of the written table */
+enum {
+    PLAN_BYTES_MAX = 16384, /* of the written table */
+    PLAN_PARTS_MAX = 8
+};
 
-/* Writes the table: what, how many, bytes each, bytes in all, and the total. program_bytes is the program's own fixed
- * record, port_bytes what the port takes; these and the AMQP library's buffers are rows of their own. */
-void plan_write(struct text *text, const struct arena *arena, size_t program_bytes, size_t port_bytes);
+/* A row that is not the arena's. */
+struct plan_part {
+    const char *what; /* static text */
+    size_t count;
+    size_t bytes_each;
+};
+
+struct plan {
+    const struct arena *arena;
+    struct plan_part parts[PLAN_PARTS_MAX];
+    size_t part_count;
+};
+
+/* Begins a plan with the arena's rows; the arena stays alive. */
+void plan_begin(struct plan *plan, const struct arena *arena);
+
+void plan_add(struct plan *plan, const char *what, size_t count, size_t bytes_each);
+
+/* The sum of all rows. */
+size_t plan_total_bytes(const struct plan *plan);
+
+/* Writes the table: what, how many, bytes each, bytes in all, and the total. */
+void plan_write(const struct plan *plan, struct text *text);
 
 #endif

@@ -239,22 +239,22 @@ struct connection_handle server_next(const struct server *server, struct connect
 
 /* Queues a text (valid UTF-8: the caller's duty) or binary message made of `part_count` parts. Copied; goes out at
  * server_flush. */
-enum connection_result connection_send_text(struct server *server, struct connection_handle connection,
+enum connection_result connection_send_text(struct server *server, struct connection_handle handle,
                                             const struct span *parts, size_t part_count);
-enum connection_result connection_send_binary(struct server *server, struct connection_handle connection,
+enum connection_result connection_send_binary(struct server *server, struct connection_handle handle,
                                               const struct span *parts, size_t part_count);
 
 /* Queues a ping without payload. */
-enum connection_result connection_ping(struct server *server, struct connection_handle connection);
+enum connection_result connection_ping(struct server *server, struct connection_handle handle);
 
 /* Begins the closing handshake: what was queued goes out first, then a close frame with `code` (one that may stand on
  * the wire) and `reason` (UTF-8, cut to 123 bytes at a character). on_closed follows with CONNECTION_BY_OWNER. The
  * peer has close_timeout_ms to answer. Harmless when the connection is gone or closing. */
-void connection_close(struct server *server, struct connection_handle connection, uint16_t code, struct span reason);
+void connection_close(struct server *server, struct connection_handle handle, uint16_t code, struct span reason);
 
 /* Calls on_timer once at due_ms or up to 100 ms later; replaces an earlier time. Only for open connections. A cheap
  * heartbeat does not move its timer at each message, it looks at connection_last_receive_ms when the timer fires. */
-void connection_set_timer(struct server *server, struct connection_handle connection, uint64_t due_ms);
+void connection_set_timer(struct server *server, struct connection_handle handle, uint64_t due_ms);
 
 /* True while the handle names an open connection. */
 bool connection_is_open(const struct server *server, struct connection_handle connection);
@@ -263,17 +263,17 @@ bool connection_is_open(const struct server *server, struct connection_handle co
 bool connection_is_paused(const struct server *server, struct connection_handle connection);
 
 /* When bytes last arrived from it (at first: when it was accepted); 0 for a dead handle. */
-uint64_t connection_last_receive_ms(const struct server *server, struct connection_handle connection);
+uint64_t connection_last_receive_ms(const struct server *server, struct connection_handle handle);
 
 /* Bytes queued and not yet taken by the socket. */
-uint32_t connection_queued_bytes(const struct server *server, struct connection_handle connection);
+uint32_t connection_queued_bytes(const struct server *server, struct connection_handle handle);
 
 /* An index of the owner's, to find its own record by; (uint32_t)SERVER_USER_NONE before it is set and for a dead
  * handle. */
-uint32_t connection_user_index(const struct server *server, struct connection_handle connection);
-void connection_set_user_index(struct server *server, struct connection_handle connection, uint32_t user_index);
+uint32_t connection_user_index(const struct server *server, struct connection_handle handle);
+void connection_set_user_index(struct server *server, struct connection_handle handle, uint32_t user_index);
 
 /* The peer's address; all zero for a dead handle. */
-struct port_address connection_peer(const struct server *server, struct connection_handle connection);
+struct port_address connection_peer(const struct server *server, struct connection_handle handle);
 
 #endif

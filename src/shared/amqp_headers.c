@@ -105,7 +105,7 @@ static bool read_value(struct amqp_header *header, uint8_t kind, struct span val
         header->integer = (int64_t)number;
         return true;
     case 'b':
-        header->integer = (int8_t)number;
+        header->integer = (int64_t)(number & 0x7f) - (int64_t)(number & 0x80);
         return true;
     case 's':
         header->integer = (int16_t)number;

@@ -24,12 +24,12 @@ enum amqp_step_kind { AMQP_STEP_QUEUE, AMQP_STEP_EXCHANGE, AMQP_STEP_BIND, AMQP_
 
 struct amqp_step {
     enum amqp_step_kind kind;
+    uint16_t prefetch_count;   /* QOS */
     struct amqp_queue queue;   /* QUEUE: all of it; BIND, CONSUME: its name */
     struct span exchange;      /* EXCHANGE, BIND */
     const char *exchange_type; /* EXCHANGE: "topic"; durable */
     struct span routing_key;   /* BIND */
     struct span consumer_tag;  /* CONSUME */
-    uint16_t prefetch_count;   /* QOS */
 };
 
 enum amqp_topology_status {

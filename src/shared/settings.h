@@ -59,6 +59,7 @@ struct settings {
     enum settings_spool_full spool_full;
     uint32_t send_queue_bytes;
     uint32_t drain_ms;
+    uint64_t memory_limit_bytes; /* 0: none */
     enum settings_poller poller;
 
     /* The processor's. */

@@ -156,7 +156,8 @@ int main(int argument_count, char **arguments)
         (void)fprintf(stderr, "usage: echo_server [--port N] [--poller poll|epoll]\n");
         return 2;
     }
-    if (!port_posix_open(&port, &(struct port_posix_options){options.poller, CONNECTION_MAX + 1})) {
+    if (!port_posix_open(&port,
+                         &(struct port_posix_options){.poller = options.poller, .watch_max = CONNECTION_MAX + 1})) {
         (void)fprintf(stderr, "echo_server: %s\n", port.error_text(port.context));
         return 1;
     }

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Which clients the broker believes to be at a gateway, whatever happened in between."""
 
+import json
+
 import pika
 from clients import Client
 from process import wait_until
@@ -39,6 +41,38 @@ def test_a_binding_left_over_goes_with_its_first_message(pipeline):
         wait_until(lambda: routed(backend, "dev-7", b'{"n":2}'), 20, "the binding to come back")
         assert back.receive() == {"n": 2}
     backend.connection.close()
+
+
+def test_what_waited_for_a_gateway_finds_the_clients_that_come_back(pipeline):
+    gateway = pipeline.gateway(GATEWAY_ID="box")
+    backend = open_backend(pipeline)
+    client = Client(gateway.url("dev-7"))
+    wait_until(lambda: routed(backend, "dev-7"), 20, "the client's binding")
+    assert client.receive() == {"n": 1}
+    gateway.kill9()
+    pipeline.programs.remove(gateway)
+    assert routed(backend, "dev-7", b'{"n":2}'), "the queue and its binding outlive the gateway"
+    again = pipeline.gateway(GATEWAY_ID="box")
+    with Client(again.url("somebody-else")), Client(again.url("dev-7")) as back:
+        assert back.receive() == {"n": 2}
+    assert not again.log(event="downlink_client_absent")
+    backend.connection.close()
+
+
+def test_the_queue_is_what_the_protocol_says(pipeline):
+    gateway = pipeline.gateway(GATEWAY_ID="box")
+    gateway.wait_log(event="downlink_up")
+    names = ("name", "type", "durable", "exclusive", "auto_delete", "arguments")
+    queues = json.loads(pipeline.broker.ctl("list_queues", "-p", pipeline.vhost, "--formatter", "json", *names))
+    queue = next(queue for queue in queues if queue["name"] == "postern.gateway.box")
+    assert queue["type"] == "classic" and queue["durable"] and not queue["exclusive"] and not queue["auto_delete"]
+    arguments = {name: value for name, _, value in queue["arguments"]}
+    assert arguments == {"x-queue-type": "classic", "x-expires": 3600000, "x-message-ttl": 3600000,
+                         "x-max-length": 100000, "x-overflow": "drop-head"}
+    consumers = json.loads(pipeline.broker.ctl("list_consumers", "-p", pipeline.vhost, "--formatter", "json",
+                                               "queue_name", "consumer_tag", "ack_required", "prefetch_count"))
+    assert consumers == [{"queue_name": "postern.gateway.box", "consumer_tag": "downlink", "ack_required": True,
+                          "prefetch_count": 100}]
 
 
 def test_all_are_bound_again_after_the_broker_was_away(pipeline):

@@ -38,7 +38,7 @@ def test_busy_is_said_once_and_nothing_is_lost(pipeline):
                 continue  # said again only when it was free in between
             receipt = json.loads(payload)
             receipts[receipt["status"]].append(receipt["seq"])
-        assert receipts["queued"] == sorted(receipts["queued"])
+        assert len(receipts["queued"]) == len(set(receipts["queued"]))
     assert pipeline.message_ids("dev-7") == [f"m{number}" for number in range(1, COUNT + 1)]
 
 

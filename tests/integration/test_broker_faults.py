@@ -145,10 +145,10 @@ def test_an_exchange_of_another_type_is_named_with_its_remedy(pipeline):
         client.expect(status="queued")
     channel.exchange_delete("postern.downlink")
     channel.connection.close()
+    gateway.wait_log(PATIENCE_S, event="downlink_up")
     pipeline.processor()
     with Client(gateway.url("dev-8")) as client:  # and receipts come down once it is gone
-        client.send({"type": "text", "content": 1})
-        client.expect(PATIENCE_S, status="stored")
+        client.store()
 
 
 def test_a_deleted_queue_is_declared_anew(pipeline):

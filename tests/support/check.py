@@ -6,6 +6,7 @@ prints one line when it is done; the output of a failed one is printed in full. 
 """
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -139,18 +140,19 @@ def pytest(build_name, *arguments):
 def clang_tidy():
     code, output = run(["run-clang-tidy", "-quiet", "-p", "build/clang", "-j", JOBS, f"{ROOT}/(src|port|processor)/",
                         f"{ROOT}/tests/"])
-    if code != 0:
-        lines = [line for line in output.splitlines()
-                 if not line.startswith("clang-tidy ") and "warnings generated" not in line]
-        return Count(failed=1), "\n".join(lines)
-    return Count(passed=1)
+    if code == 0:
+        return Count(passed=1)
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", output)
+    # Each finding once, though a header's is found with every file that includes it.
+    findings = sorted({line.replace(f"{ROOT}/", "") for line in plain.splitlines() if re.search(r": error: ", line)})
+    return Count(failed=1), "\n".join(findings) or plain
 
 
 def cross(architecture, debian):
-    """A cross build and its unit tests under qemu-user."""
+    """A cross build and its unit tests under qemu-user; those named host_ start programs, which qemu-user cannot."""
     must(["toolchains/sysroot.sh", debian, f"build/sysroot/{debian}"])
     build(architecture)
-    return ctest(architecture)
+    return ctest(architecture, "-E", "^host_")
 
 
 LANES = [

@@ -396,14 +396,17 @@ static void finish_publish(struct fake_broker *broker)
 static void on_properties(struct fake_broker *broker, uint64_t body_bytes, const amqp_basic_properties_t *properties)
 {
     struct fake_publish *publish = &broker->publishes[broker->publish_count];
-    keep(publish->message_id, properties->message_id);
-    keep(publish->correlation_id, properties->correlation_id);
-    keep(publish->reply_to, properties->reply_to);
-    keep(publish->type, properties->type);
-    keep(publish->app_id, properties->app_id);
-    keep(publish->content_type, properties->content_type);
-    publish->timestamp_s = properties->timestamp;
-    publish->is_persistent = properties->delivery_mode == 2;
+    /* What has no flag was not sent, and is not set. */
+    amqp_flags_t flags = properties->_flags;
+    keep(publish->message_id, flags & AMQP_BASIC_MESSAGE_ID_FLAG ? properties->message_id : amqp_empty_bytes);
+    keep(publish->correlation_id,
+         flags & AMQP_BASIC_CORRELATION_ID_FLAG ? properties->correlation_id : amqp_empty_bytes);
+    keep(publish->reply_to, flags & AMQP_BASIC_REPLY_TO_FLAG ? properties->reply_to : amqp_empty_bytes);
+    keep(publish->type, flags & AMQP_BASIC_TYPE_FLAG ? properties->type : amqp_empty_bytes);
+    keep(publish->app_id, flags & AMQP_BASIC_APP_ID_FLAG ? properties->app_id : amqp_empty_bytes);
+    keep(publish->content_type, flags & AMQP_BASIC_CONTENT_TYPE_FLAG ? properties->content_type : amqp_empty_bytes);
+    publish->timestamp_s = flags & AMQP_BASIC_TIMESTAMP_FLAG ? properties->timestamp : 0;
+    publish->is_persistent = flags & AMQP_BASIC_DELIVERY_MODE_FLAG && properties->delivery_mode == 2;
     publish->body_bytes = body_bytes;
     publish->body = malloc(body_bytes + 1);
     need(publish->body != NULL, "memory");

@@ -137,7 +137,7 @@ void net_open(struct net *net, struct server_options options)
                                                   on_message, on_timer, on_closed, on_refused};
     *net = (struct net){.readable = true};
     current = net;
-    assert_true(port_posix_open(&net->port, &(struct port_posix_options){group_poller, 4096}));
+    assert_true(port_posix_open(&net->port, &(struct port_posix_options){.poller = group_poller, .watch_max = 4096}));
     real = net->port;
     net->port.watch_change = watch_change;
     net->port.accept = accept_or_fail;

@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: MIT */
+#include "broker_case.h"
+#include "consumer.h"
+
+enum { PREFETCH = 8, INTAKE_MESSAGES = 2 };
+
+static struct {
+    struct broker_case base;
+    struct consumer consumer;
+    uint64_t floor_tag;
+    size_t lost_count;
+} test;
+
+static void on_lost(void *context)
+{
+    (void)context;
+    test.lost_count++;
+}
+
+static void make(struct broker_case *base, struct arena *arena)
+{
+    static const struct consumer_handler handler = {.on_lost = on_lost};
+    const struct consumer_options options = {.instance = "one",
+                                             .brokers = &base->brokers,
+                                             .heartbeat_s = 10,
+                                             .token = CASE_TOKEN,
+                                             .queue = SPAN("messages"),
+                                             .queue_type = "quorum",
+                                             .prefetch = PREFETCH,
+                                             .body_bytes_max = CASE_BODY_BYTES_MAX,
+                                             .intake_bytes = INTAKE_MESSAGES * intake_bytes_min(CASE_BODY_BYTES_MAX),
+                                             .id_prefix = SPAN("made-"),
+                                             .hash_key = {{1, 2}}};
+    consumer_init(&test.consumer, arena, &base->port, &base->log, &options, &handler);
+    base->link = test.consumer.link;
+}
+
+static void turn(struct broker_case *base)
+{
+    consumer_turn(&test.consumer, test.floor_tag, base->now_ms);
+}
+
+static void on_event(struct broker_case *base, uint32_t ready)
+{
+    consumer_on_event(&test.consumer, ready, base->now_ms);
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    memset(&test, 0, sizeof test);
+    test.floor_tag = UINT64_MAX;
+    test.base.turn = turn;
+    test.base.on_event = on_event;
+    case_open(&test.base, make);
+    consumer_start(&test.consumer, test.base.now_ms);
+    consumer_want(&test.consumer, true);
+    case_settle(&test.base);
+    assert_int_equal(test.consumer.state, CONSUMER_ON);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    consumer_want(&test.consumer, false);
+    case_close(&test.base);
+    return 0;
+}
+
+static void deliver(uint64_t tag, const char *body)
+{
+    fake_broker_deliver(&test.base.broker, tag, "messages", body, strlen(body), 16000);
+    case_settle(&test.base);
+}
+
+#define GOOD "{\"client_id\":\"dev-7\",\"type\":\"text\",\"content\":1,\"id\":\"m1\"}"
+
+static struct delivery *delivery_of(uint64_t tag)
+{
+    struct intake *const intake = &test.consumer.intake;
+    for (uint64_t i = intake->first; i < intake->end; i++) {
+        if (intake_at(intake, i)->tag == tag) {
+            return intake_at(intake, i);
+        }
+    }
+    fail_msg("no delivery %u", (unsigned)tag);
+    return NULL;
+}
+
+static void only_what_is_stored_is_acknowledged(void **state)
+{
+    (void)state;
+    for (uint64_t tag = 1; tag <= 4; tag++) {
+        deliver(tag, GOOD);
+    }
+    assert_int_equal(intake_count(&test.consumer.intake), 4);
+    assert_int_equal(test.base.broker.acked_tag, 0);
+    delivery_move(delivery_of(1), DELIVERY_STORED);
+    delivery_move(delivery_of(2), DELIVERY_REJECTED);
+    delivery_move(delivery_of(4), DELIVERY_STORED);
+    case_settle(&test.base);
+    assert_int_equal(test.base.broker.acked_tag, 2);
+    assert_true(test.base.broker.acked_multiple);
+    delivery_move(delivery_of(3), DELIVERY_STORED);
+    case_settle(&test.base);
+    assert_int_equal(test.base.broker.acked_tag, 4);
+    assert_int_equal(intake_count(&test.consumer.intake), 0);
+}
+
+/* "All up to here" would settle the dead letter too, which is not confirmed yet. */
+static void acks_pass_by_an_open_dead_letter(void **state)
+{
+    (void)state;
+    deliver(1, "garbage");
+    deliver(2, GOOD);
+    assert_int_equal(delivery_of(1)->state, DELIVERY_DEAD);
+    assert_int_equal(test.consumer.dead_count, 1);
+    delivery_move(delivery_of(2), DELIVERY_STORED);
+    case_settle(&test.base);
+    assert_int_equal(test.base.broker.acked_tag, 0); /* the dead one is not handed on yet */
+    delivery_move(delivery_of(1), DELIVERY_HANDED);
+    test.floor_tag = 1;
+    case_settle(&test.base);
+    assert_int_equal(test.base.broker.acked_tag, 2);
+    assert_false(test.base.broker.acked_multiple);
+    assert_int_equal(intake_count(&test.consumer.intake), 0);
+    assert_true(consumer_ack(&test.consumer, 1));
+    case_settle(&test.base);
+    assert_int_equal(test.base.broker.acked_tag, 1);
+    assert_false(test.base.broker.acked_multiple);
+}
+
+static void what_a_lost_channel_delivered_is_never_acknowledged(void **state)
+{
+    (void)state;
+    deliver(1, GOOD);
+    struct delivery *const delivery = delivery_of(1);
+    fake_broker_close_channel(&test.base.broker, 406, "PRECONDITION_FAILED - delivery acknowledgement timed out");
+    case_settle(&test.base);
+    assert_int_equal(test.lost_count, 1);
+    assert_int_equal(delivery->tag, 0);
+    assert_int_equal(test.base.broker.consume_count, 1); /* not before the intake is empty */
+    delivery_move(delivery, DELIVERY_STORED);
+    case_settle(&test.base);
+    assert_int_equal(test.base.broker.acked_tag, 0);
+    assert_int_equal(test.base.broker.consume_count, 2);
+    fake_broker_reset(&test.base.broker);
+    case_settle(&test.base);
+    assert_int_equal(test.lost_count, 2);
+    case_pass(&test.base, 10000);
+    assert_int_equal(test.consumer.state, CONSUMER_ON);
+}
+
+/* Only the beginning of it is here; it is dead, and settled as any other dead one. */
+static void a_body_beyond_all_bounds_is_taken_in(void **state)
+{
+    (void)state;
+    static char body[2 * CASE_BODY_BYTES_MAX + 1];
+    memset(body, 'x', sizeof body - 1);
+    deliver(1, body);
+    deliver(2, GOOD);
+    assert_int_equal(delivery_of(1)->state, DELIVERY_DEAD);
+    assert_string_equal(delivery_of(1)->code, "too_large");
+    assert_int_equal(delivery_of(1)->body.bytes, CASE_BODY_BYTES_MAX);
+    assert_int_equal(delivery_of(1)->body_bytes, sizeof body - 1);
+    assert_int_equal(delivery_of(2)->state, DELIVERY_PENDING);
+}
+
+/* What finds no room is left to a new connection; that one begins in the turn in which the old one is seen to end. */
+static void a_full_intake_ends_in_a_new_connection(void **state)
+{
+    (void)state;
+    for (uint64_t tag = 1; tag <= PREFETCH + 1; tag++) {
+        deliver(tag, GOOD);
+    }
+    assert_int_equal(test.consumer.state, CONSUMER_DEAF);
+    assert_int_equal(intake_count(&test.consumer.intake), PREFETCH);
+    for (uint64_t tag = 1; tag <= PREFETCH; tag++) {
+        delivery_move(delivery_of(tag), DELIVERY_STORED);
+    }
+    consumer_turn(&test.consumer, UINT64_MAX, test.base.now_ms);
+    assert_int_equal(test.consumer.state, CONSUMER_PARTING);
+    for (int i = 0; i < 1000 && amqp_link_state(test.base.link) != AMQP_LINK_DOWN; i++) {
+        amqp_link_flush(test.base.link, test.base.now_ms);
+        (void)fake_broker_step(&test.base.broker);
+        struct port_event event;
+        if (test.base.port.wait(test.base.port.context, &event, 1, 1) > 0) {
+            on_event(&test.base, event.ready);
+        }
+    }
+    assert_int_equal(test.base.broker.acked_tag, PREFETCH);
+    assert_int_equal(test.base.broker.close_count, 1);
+    assert_int_equal(test.lost_count, 1);
+    consumer_turn(&test.consumer, UINT64_MAX, test.base.now_ms);
+    assert_int_equal(test.consumer.state, CONSUMER_AWAY);
+    assert_int_equal(amqp_link_state(test.base.link), AMQP_LINK_WAITING);
+    case_settle(&test.base);
+    assert_int_equal(test.consumer.state, CONSUMER_ON);
+    assert_int_equal(test.base.broker.connection_count, 2);
+}
+
+/* Parted while the broker hangs: its goodbye is waited for five seconds, then the next connection begins. */
+static void parting_from_a_broker_that_hangs(void **state)
+{
+    (void)state;
+    deliver(1, GOOD);
+    consumer_part(&test.consumer, test.base.now_ms);
+    amqp_link_flush(test.base.link, test.base.now_ms);
+    assert_int_equal(test.consumer.state, CONSUMER_PARTING);
+    const uint64_t due_ms = amqp_link_tick(test.base.link, test.base.now_ms);
+    assert_true(due_ms > test.base.now_ms && due_ms <= test.base.now_ms + 5000);
+    test.base.now_ms += 5000;
+    (void)amqp_link_tick(test.base.link, test.base.now_ms);
+    assert_int_equal(test.lost_count, 1);
+    intake_cut(&test.consumer.intake, test.consumer.intake.first);
+    consumer_turn(&test.consumer, UINT64_MAX, test.base.now_ms);
+    assert_int_equal(test.consumer.state, CONSUMER_AWAY);
+    case_settle(&test.base);
+    assert_int_equal(test.consumer.state, CONSUMER_ON);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(only_what_is_stored_is_acknowledged),
+        TEST(acks_pass_by_an_open_dead_letter),
+        TEST(what_a_lost_channel_delivered_is_never_acknowledged),
+        TEST(a_body_beyond_all_bounds_is_taken_in),
+        TEST(a_full_intake_ends_in_a_new_connection),
+        TEST(parting_from_a_broker_that_hangs),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
