@@ -54,6 +54,7 @@ struct faulty_files {
     size_t job_count;
     struct port_job *finished[PORT_JOBS_MAX];
     size_t finished_count;
+    bool is_held; /* for the test's loop: jobs are to wait */
 };
 
 void faulty_files_open(struct faulty_files *faulty, const struct port *real, uint64_t seed);
