@@ -237,6 +237,18 @@ void gateway_init(struct gateway *gateway, struct arena *arena, struct port *por
     init_downlink(gateway, arena);
 }
 
+uint64_t gateway_spool_messages(const struct gateway *gateway, uint32_t content_bytes)
+{
+    if (gateway->spool.bytes_max == 0) {
+        return 0;
+    }
+    const struct outbox_message like = {.client_id = span_text("device-000000017"),
+                                        .id = span_text("1795449192-00017"),
+                                        .type = span_text("text"),
+                                        .content = span_of(NULL, content_bytes)};
+    return outbox_spool_messages(&gateway->spool, &like, gateway->queues[0], span_text(gateway->settings->gateway_id));
+}
+
 size_t gateway_watch_max(const struct settings *settings)
 {
     return (size_t)connection_max(settings) + LOOP_LINK_WATCHES;

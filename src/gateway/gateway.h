@@ -130,6 +130,10 @@ enum gateway_exit gateway_run(struct gateway *gateway);
  * The gateway is dead after it. */
 void gateway_release(struct gateway *gateway);
 
+/* How many messages of so many bytes of content the spool holds, from clients with ids of common length; 0: there is
+ * none. After gateway_configure. */
+uint64_t gateway_spool_messages(const struct gateway *gateway, uint32_t content_bytes);
+
 /* Sockets that are watched at once, for the port; and how many may be open. */
 size_t gateway_watch_max(const struct settings *settings);
 

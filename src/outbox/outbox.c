@@ -120,6 +120,18 @@ uint64_t outbox_spool_room_bytes(const struct outbox_spool *spool, size_t conten
                : 0;
 }
 
+uint64_t outbox_spool_messages(const struct outbox_spool *spool, const struct outbox_message *like, struct span queue,
+                               struct span gateway_id)
+{
+    size_t names_bytes = like->client_id.bytes + like->type.bytes + like->id.bytes;
+    size_t body_bytes = ENVELOPE_BODY_OVERHEAD_BYTES_MAX - CLIENT_ID_BYTES_MAX - MESSAGE_TYPE_BYTES_MAX -
+                        MESSAGE_ID_BYTES_MAX - GATEWAY_ID_BYTES_MAX + names_bytes + gateway_id.bytes +
+                        like->content.bytes;
+    size_t record_bytes = SPOOL_RECORD_BYTES(PARCEL_HEAD_BYTES + queue.bytes + names_bytes + body_bytes);
+    return spool->bytes_max / spool->segment_bytes *
+           ((spool->segment_bytes - SPOOL_SEGMENT_HEADER_BYTES) / record_bytes);
+}
+
 bool outbox_open(struct outbox *outbox, struct text *error)
 {
     bool is_open = flow_open(&outbox->flow, error);

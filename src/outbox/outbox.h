@@ -129,9 +129,13 @@ struct outbox_counters {
 struct outbox *outbox_init(struct arena *arena, struct port *port, struct log *log,
                            const struct outbox_options *options, const struct outbox_handler *handler, void *context);
 
-/* What surely fits such a spool's disk, in bytes of records: each message takes its parcel, as on the wire but for the
- * link's frames, and less than 100 bytes. */
+/* Bytes of records that surely fit such a spool's disk, whatever their lengths. */
 uint64_t outbox_spool_room_bytes(const struct outbox_spool *spool, size_t content_bytes_max);
+
+/* How many messages a spool holds when all are of this size: of content, and of queue, client id, type and id, which
+ * spans of that length stand for. */
+uint64_t outbox_spool_messages(const struct outbox_spool *spool, const struct outbox_message *like, struct span queue,
+                               struct span gateway_id);
 
 /* Opens the spool and finds what an earlier start left in it; blocks. False: `error` says in one line why it cannot be.
  * Before anything is taken. */

@@ -30,7 +30,6 @@ static void queued(struct table_top *table, const char *client_id, const char *i
         .client_id = span_text(client_id),
         .id = span_text(id),
         .origin = {.session_index = handle.index, .session_generation = handle.generation, .seq = seq},
-        .sequence = seq,
         .status = RECEIPT_QUEUED,
     };
     answers_outbox_handler.on_receipt(&table->gateway, &receipt);
