@@ -11,9 +11,11 @@
  * a second statement reads which rows of the batch stand as `rejected`. It has to be a statement of its own: a row
  * that another processor committed while ours ran makes our insert skip it, but is not in our insert's snapshot.
  *
- * Measured, 500 rows a batch: unnest is up to a third faster than COPY into a temporary table and INSERT SELECT from
- * there (COPY needs three round trips), and two batches in flight on the connection gain nothing, because the
- * server's work is what takes the time. So: one batch at the database while the next one gathers. */
+ * `./dev bench --only statements` measures other ways, with 500 rows a batch. COPY into a temporary table and INSERT
+ * SELECT from there is about as fast as unnest, and takes three round trips. More batches at the database at once store
+ * more where cores are free, but on several connections a client's messages would lose their order, and behind one
+ * another on one connection (a fifth more) a batch that is refused or undecided takes those behind it along. So: one
+ * batch at the database while the next one gathers; who needs more runs several processors. */
 #include "store.h"
 
 #include "arena.h"

@@ -359,18 +359,25 @@ static void acknowledge(struct downlink *downlink)
     }
 }
 
+/* Begins to consume when it may; returns when to ask again at the latest. */
+static uint64_t consume(struct downlink *downlink, uint64_t now_ms)
+{
+    if (!downlink->standing || downlink->consumer_asked) {
+        return UINT64_MAX;
+    }
+    if (now_ms < downlink->hold_until_ms) {
+        return downlink->hold_until_ms;
+    }
+    downlink->consumer_asked = true;
+    amqp_topology_on_channel(&downlink->consumer);
+    return UINT64_MAX;
+}
+
 uint64_t downlink_turn(struct downlink *downlink, uint64_t now_ms)
 {
-    uint64_t due_ms = amqp_link_tick(downlink->link, now_ms);
+    uint64_t due_ms = consume(downlink, now_ms);
+    due_ms = number_smaller(due_ms, amqp_link_tick(downlink->link, now_ms));
     acknowledge(downlink);
-    if (downlink->standing && !downlink->consumer_asked) {
-        if (now_ms >= downlink->hold_until_ms) {
-            downlink->consumer_asked = true;
-            amqp_topology_on_channel(&downlink->consumer);
-        } else {
-            due_ms = number_smaller(due_ms, downlink->hold_until_ms);
-        }
-    }
     if (downlink->standing) {
         ask(downlink);
     }

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """`./dev test`: builds everything, runs everything, and counts.
 
-Two lanes run side by side, because much of the end-to-end tests is waiting while the rest is compiling. Each step
-prints one line when it is done; the output of a failed one is printed in full. The very last line is the count.
+Three lanes run side by side, because much of the integration and end-to-end tests is waiting while the rest is
+compiling. Each step prints one line when it is done; the output of a failed one is printed in full. The very last line
+is the count.
 """
 
 import os
@@ -46,9 +47,9 @@ class StepFailed(Exception):
 
 
 def run(command, env=None):
-    """Runs a command; returns (exit code, output)."""
+    """Runs a command, which ends with us; returns (exit code, output)."""
     try:
-        done = subprocess.run([str(word) for word in command], cwd=ROOT, stdin=subprocess.DEVNULL,
+        done = subprocess.run(["setpriv", "--pdeathsig", "TERM", "--", *map(str, command)], cwd=ROOT, stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=STEP_TIMEOUT_S, check=False,
                               env={**os.environ, **(env or {})})
         return done.returncode, done.stdout.decode("utf-8", "replace")
@@ -155,14 +156,20 @@ def cross(architecture, debian):
     return ctest(architecture, "-E", "^host_")
 
 
+BUILD_DEBUG = "build debug (gcc, sanitizers)"
+
+# Steps of a lane run one after another; the lanes side by side. A lane may wait for one step of another lane.
 LANES = [
-    [
-        ("build debug (gcc, sanitizers)", lambda: build("debug")),
+    (None, [
+        (BUILD_DEBUG, lambda: build("debug")),
         ("unit tests, debug", lambda: ctest("debug")),
         ("conformance, debug", lambda: pytest("debug", "tests/conformance")),
-        ("integration and end to end, debug", lambda: pytest("debug", "tests/integration", "tests/e2e")),
-    ],
-    [
+        ("end to end, debug", lambda: pytest("debug", "tests/e2e")),
+    ]),
+    (BUILD_DEBUG, [
+        ("integration, debug", lambda: pytest("debug", "tests/integration")),
+    ]),
+    (None, [
         ("build clang (sanitizers)", lambda: build("clang")),
         ("unit tests, clang", lambda: ctest("clang")),
         ("build release (gcc)", lambda: build("release")),
@@ -172,11 +179,9 @@ LANES = [
         ("clang-tidy", clang_tidy),
         ("aarch64: build, unit tests in qemu", lambda: cross("aarch64", "arm64")),
         ("armhf: build, unit tests in qemu", lambda: cross("armhf", "armhf")),
-    ],
-]
-LAST = [
-    ("integration, end to end: short, release", lambda: pytest("release", "-m", "short", "tests/integration",
+        ("a short choice of the rest, release", lambda: pytest("release", "-m", "short", "tests/integration",
                                                                "tests/e2e")),
+    ]),
 ]
 
 
@@ -184,43 +189,62 @@ class Report:
     def __init__(self):
         self.total = Count()
         self.lock = threading.Lock()
+        self.built = {BUILD_DEBUG: threading.Event()}
+        self.broken = set()
 
-    def line(self, name, said, start):
-        print(f"  {name:<42} {said:<32} {time.monotonic() - start:7.1f} s", flush=True)
+    @staticmethod
+    def line(name, said, start):
+        print(f"  {name:<38} {said:<36} {time.monotonic() - start:7.1f} s", flush=True)
 
-    def run_lane(self, steps):
-        """Runs steps one after another; a build that fails ends the lane, for what follows needs it."""
-        for index, (name, do) in enumerate(steps):
-            start = time.monotonic()
-            try:
-                result = do()
-                count, output = result if isinstance(result, tuple) else (result, None)
-                broken = False
-            except StepFailed as failure:
-                count, output, broken = Count(failed=1), str(failure), True
-            with self.lock:
-                self.total.add(count)
-                tests = count.passed + count.failed + count.skipped
-                self.line(name, str(count) if tests else "clean", start)
-                if output:
-                    print(f"\n{output}\n", flush=True)
-                for reason in count.skip_reasons:
-                    print(f"  SKIPPED {reason}", flush=True)
-                if broken and name.startswith("build"):
-                    for left, _ in steps[index + 1:]:
-                        print(f"  {left:<42} NOT RUN: the build failed", flush=True)
-                    return
+    def run_step(self, name, do):
+        """Runs, counts and prints one step; False when it broke down without a count."""
+        start = time.monotonic()
+        broken = False
+        try:
+            result = do()
+            count, output = result if isinstance(result, tuple) else (result, None)
+        except StepFailed as failure:
+            count, output, broken = Count(failed=1), str(failure), True
+        with self.lock:
+            self.total.add(count)
+            tests = count.passed + count.failed + count.skipped
+            self.line(name, str(count) if tests else "clean", start)
+            if output:
+                print(f"\n{output}\n", flush=True)
+            for reason in count.skip_reasons:
+                print(f"  SKIPPED {reason}", flush=True)
+        return not broken
+
+    def run_lane(self, after, steps):
+        """A build that fails ends its lane and those that wait for it, for what follows needs it."""
+        if after:
+            self.built[after].wait()
+        failed = after in self.broken
+        for name, do in steps:
+            if failed:
+                with self.lock:
+                    print(f"  {name:<38} NOT RUN: the build failed", flush=True)
+                continue
+            well = self.run_step(name, do)
+            if not well and name.startswith("build"):
+                failed = True
+                self.broken.add(name)
+            if name in self.built:
+                self.built[name].set()
 
 
 def main():
     report = Report()
     start = time.monotonic()
-    lanes = [threading.Thread(target=report.run_lane, args=(steps,)) for steps in LANES]
-    for lane in lanes:
-        lane.start()
-    for lane in lanes:
-        lane.join()
-    report.run_lane(LAST)
+    lanes = [threading.Thread(target=report.run_lane, args=lane, daemon=True) for lane in LANES]
+    try:
+        for lane in lanes:
+            lane.start()
+        for lane in lanes:
+            lane.join()
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+        os._exit(130)
     report.line("all", "", start)
     print(report.total, flush=True)
     return 1 if report.total.failed or not report.total.passed else 0
