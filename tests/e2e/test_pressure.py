@@ -74,13 +74,14 @@ def test_everyone_is_served_in_turn_when_there_is_room_again(pipeline):
 
 
 def test_it_starts_without_a_broker_and_takes_messages(pipeline):
-    """The window in memory holds them until the broker is there."""
+    """They are kept, on the disk too, until the broker is there."""
     pipeline.broker.kill9()
     gateway = pipeline.gateway()
     with Client(gateway.url("dev-7")) as client:
         client.send({"type": "text", "content": 1, "id": "early"})
         client.send({"type": "ping"})
         assert client.receive() == {"type": "pong"}  # not queued yet, and not said so
+        assert client.receive()["status"] == "accepted"
         pipeline.broker.restart()
         pipeline.processor()
         assert client.receive()["status"] == "queued"
