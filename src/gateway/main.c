@@ -292,7 +292,7 @@ static bool read_plan(struct program *program, size_t count, char **words)
             return false;
         }
     }
-    if (count > 1 && !decimal_parse(span_text(words[1]), 1, 1024 * 1024, &bytes)) {
+    if (count > 1 && !decimal_parse(span_text(words[1]), 1, UINT64_C(1) << 20, &bytes)) {
         return false;
     }
     program->plan_message_bytes = (uint32_t)bytes;

@@ -189,6 +189,15 @@ static bool prepare(struct spool *spool)
     return true;
 }
 
+/* What was confirmed before it was written need not be. */
+static void forget_released(struct spool *spool)
+{
+    struct spool_stage *stage = &spool->stage;
+    while (!spool_stage_is_empty(stage) && stage->first_sequence <= spool->released_sequence) {
+        spool_stage_pop(stage);
+    }
+}
+
 void spool_write_turn(struct spool *spool, uint64_t now_ms)
 {
     switch (spool->writing) {
@@ -196,6 +205,7 @@ void spool_write_turn(struct spool *spool, uint64_t now_ms)
     case SPOOL_WRITING_COUNT:
         return;
     case SPOOL_WRITING_PAUSED:
+        forget_released(spool);
         spool->is_written = true;
         if (now_ms < spool->retry_ms) {
             return;
@@ -203,11 +213,8 @@ void spool_write_turn(struct spool *spool, uint64_t now_ms)
         move(spool, SPOOL_WRITING_READY);
         break;
     case SPOOL_WRITING_READY:
+        forget_released(spool);
         break;
-    }
-    struct spool_stage *stage = &spool->stage;
-    while (!spool_stage_is_empty(stage) && stage->first_sequence <= spool->released_sequence) {
-        spool_stage_pop(stage); /* confirmed before it was written */
     }
     spool->is_written = !prepare(spool);
     if (!spool->is_written) {

@@ -207,9 +207,7 @@ static void settle_created(enum faulty_cut cut)
     while (created_first != NULL) {
         struct created *created = created_first;
         uint64_t fate = cut == FAULTY_CUT_KEEPS ? 0 : cut == FAULTY_CUT_LOSES ? 1 : next_random() % 3;
-        if (fate == 1) {
-            (void)unlink(created->path);
-        } else if (fate == 2 && truncate(created->path, 0) != 0) {
+        if (fate == 1 || (fate == 2 && truncate(created->path, 0) != 0)) {
             (void)unlink(created->path);
         }
         created_first = created->next;
@@ -378,7 +376,9 @@ static struct port_job *finished_job(void *context)
     }
     struct port_job *job = the->finished[0];
     the->finished_count--;
-    memmove(the->finished, the->finished + 1, the->finished_count * sizeof the->finished[0]);
+    for (size_t i = 0; i < the->finished_count; i++) {
+        the->finished[i] = the->finished[i + 1];
+    }
     return job;
 }
 

@@ -92,6 +92,29 @@ static void more_than_memory_holds_goes_over_the_disk(void **state)
     end(test);
 }
 
+/* The window holds more bytes than can be on their way to the disk at once: it is spilled in parts. */
+static void all_of_an_outage_is_accepted_however_large(void **state)
+{
+    (void)state;
+    struct test *test = make();
+    rig_pass(&test->rig, 1000, 50);
+    break_broker(test);
+    uint32_t refused_count = 0;
+    while (test->taken < 300) {
+        if (!take_to(test, 0, CONTENT_MAX)) {
+            refused_count++;
+            rig_settle(&test->rig);
+        }
+    }
+    rig_pass(&test->rig, 1000, 50);
+    assert_true(refused_count > 0);
+    assert_int_equal(test->accepted_count, 300);
+    assert_int_equal(outbox_spool_counters(test->rig.outbox)->message_count, 300);
+    mend_broker(test);
+    finish(test);
+    end(test);
+}
+
 /* Messages that come without a pause must not keep the way over the disk for ever. */
 static void it_catches_up_with_a_steady_stream(void **state)
 {
@@ -313,6 +336,7 @@ int main(void)
         cmocka_unit_test(a_short_break_costs_no_write),
         cmocka_unit_test(in_an_outage_messages_are_accepted_and_then_drained),
         cmocka_unit_test(more_than_memory_holds_goes_over_the_disk),
+        cmocka_unit_test(all_of_an_outage_is_accepted_however_large),
         cmocka_unit_test(it_catches_up_with_a_steady_stream),
         cmocka_unit_test(an_alarm_spills_too),
         cmocka_unit_test(a_broker_that_says_nothing_spills_too),
