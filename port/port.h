@@ -5,9 +5,10 @@
  * A port is this struct of functions and the context they take; a program receives it at start and names no
  * operating system anywhere else. port/posix holds the real one, over poll() or epoll.
  *
- * Invariants: no call but `resolve` blocks, and `wait` blocks for at most its timeout. A handle is used by one owner
- * and is dead after its close. Thread: all calls come from the loop's thread, except `wake` (any) and the body of a
- * job (the worker), which may call `resolve` alone. Memory: the port's own is fixed at start. */
+ * Invariants: no call but `resolve` and those on storage blocks, and `wait` blocks for at most its timeout. A handle is
+ * used by one owner, in one thread at a time, and is dead after its close. Thread: all calls come from the loop's
+ * thread, except `wake` (any) and the body of a job (the worker), which may call `resolve`, what is on storage,
+ * `close_file` and `error_text`. Memory: the port's own is fixed at start. */
 #ifndef POSTERN_PORT_H
 #define POSTERN_PORT_H
 
@@ -133,6 +134,29 @@ struct port {
     /* With its parents; PORT_OK when it is there already. */
     enum port_result (*make_directory)(void *context, const char *path);
     void (*close_file)(void *context, port_file file);
+
+    /* Storage: files that are read and written at offsets and outlive a power cut once they are synced. These block:
+     * they are called at start and stop, and in jobs. */
+
+    /* Opens for reading and writing. PORT_CLOSED when there is no such file and `create` is false. */
+    enum port_result (*open_file)(void *context, const char *path, bool create, port_file *file, uint64_t *size_bytes);
+    /* Makes the file at least size_bytes long, its space reserved and zero where nothing was written. */
+    enum port_result (*preallocate)(void *context, port_file file, uint64_t size_bytes);
+    /* Reads all of it; PORT_CLOSED when the file ends before. */
+    enum port_result (*read_at)(void *context, port_file file, uint64_t offset, void *buffer, size_t bytes);
+    /* Writes all of it. After PORT_FAILED any part may stand in the file. */
+    enum port_result (*write_at)(void *context, port_file file, uint64_t offset, const void *data, size_t bytes);
+    /* What was written stays there, whatever happens to the machine's power. After PORT_FAILED nothing is known of
+     * what was written since the last sync, and a later PORT_OK says nothing about it. */
+    enum port_result (*sync_file)(void *context, port_file file);
+    /* The same for the names in a directory: made, removed, renamed. */
+    enum port_result (*sync_directory)(void *context, const char *path);
+    enum port_result (*remove_file)(void *context, const char *path);
+    /* Tells the name of each thing in a directory, in any order. */
+    enum port_result (*list_directory)(void *context, const char *path,
+                                       void (*on_name)(void *argument, const char *name), void *argument);
+    /* Makes the file if it is missing and locks it until its close or the program's end. PORT_AGAIN: another has it. */
+    enum port_result (*lock_file)(void *context, const char *path, port_file *file);
 
     /* Names to addresses; blocks, so only in a job. Returns how many (0: error_text says why). */
     size_t (*resolve)(void *context, const char *host, uint16_t port, struct port_address *addresses,

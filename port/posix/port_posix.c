@@ -205,6 +205,7 @@ bool port_posix_open(struct port *port, const struct port_posix_options *options
     *port = functions;
     posix_socket_functions(port);
     posix_file_functions(port);
+    posix_storage_functions(port);
 
     struct layout layout = lay_out(options);
     uint8_t *mapping = map_touched(layout.bytes);

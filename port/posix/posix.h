@@ -132,8 +132,12 @@ bool posix_parse_address(void *context, const char *host, uint16_t port, struct 
 size_t posix_resolve(void *context, const char *host, uint16_t port, struct port_address *addresses,
                      size_t address_max);
 
-/* posix_socket.c, posix_file.c: fill their part of the table. */
+/* posix_socket.c, posix_file.c, posix_storage.c: fill their part of the table. */
 void posix_socket_functions(struct port *port);
 void posix_file_functions(struct port *port);
+void posix_storage_functions(struct port *port);
+
+/* posix_file.c: open, close-on-exec and not given up because of a signal; -1 with errno. */
+int posix_open_file(const char *path, int flags);
 
 #endif

@@ -13,7 +13,7 @@
 
 enum { FILE_MODE = 0644, DIRECTORY_MODE = 0755, PATH_BYTES_MAX = 4096, PIECE_BYTES_MIN = 512 };
 
-static int open_retrying(const char *path, int flags)
+int posix_open_file(const char *path, int flags)
 {
     int fd;
     do {
@@ -42,7 +42,7 @@ static bool write_all(int fd, const void *data, size_t bytes)
 static enum port_result open_append(void *context, const char *path, port_file *file, uint64_t *size_bytes)
 {
     struct posix *posix = context;
-    int fd = open_retrying(path, O_WRONLY | O_APPEND | O_CREAT);
+    int fd = posix_open_file(path, O_WRONLY | O_APPEND | O_CREAT);
     if (fd < 0) {
         return posix_failed(posix, "open");
     }
@@ -114,7 +114,7 @@ static enum port_result read_file(void *context, const char *path, void *buffer,
                                   size_t *read_bytes)
 {
     struct posix *posix = context;
-    int fd = open_retrying(path, O_RDONLY);
+    int fd = posix_open_file(path, O_RDONLY);
     if (fd < 0) {
         return errno == ENOENT ? PORT_CLOSED : posix_failed(posix, "open");
     }

@@ -14,7 +14,7 @@
 struct source {
     bool known;
     struct outbox_origin origin;
-    uint64_t sequence;
+    struct span name; /* the id it goes by in the logs; empty: not known */
 };
 
 static void log_stage(struct gateway *gateway, const struct source *source, const struct receipt *receipt)
@@ -24,13 +24,7 @@ static void log_stage(struct gateway *gateway, const struct source *source, cons
         [RECEIPT_STORED] = "message_stored",     [RECEIPT_REJECTED] = "message_rejected",
         [RECEIPT_DEAD] = "message_dead",
     };
-    char buffer[OUTBOX_ID_BYTES_MAX];
-    struct text made = text_in(buffer, sizeof buffer);
-    struct span id = receipt->id;
-    if (id.bytes == 0 && source->known) {
-        outbox_write_id(gateway->outbox, &made, source->sequence);
-        id = text_span(&made);
-    }
+    struct span id = receipt->id.bytes > 0 ? receipt->id : source->name;
     uint32_t seq = source->known ? source->origin.seq : 0;
     if (receipt->reason.bytes > 0) {
         log_event(&gateway->log, LOG_INFO, events[receipt->status], LOG_SPAN("client", receipt->client_id),
@@ -75,8 +69,10 @@ static void on_receipt(void *context, const struct outbox_receipt *receipt)
         .client_id = receipt->client_id,
         .id = receipt->id,
         .status = receipt->status,
+        .code = receipt->code,
+        .reason = receipt->reason,
     };
-    const struct source source = {.known = true, .origin = receipt->origin, .sequence = receipt->sequence};
+    const struct source source = {.known = true, .origin = receipt->origin, .name = receipt->name};
     tell(context, &source, &told);
 }
 
@@ -111,8 +107,15 @@ static bool is_processors_word(enum receipt_status status)
 static void settle_and_tell(struct gateway *gateway, const struct receipt *receipt)
 {
     struct source source = {.known = false};
-    source.known = outbox_settle(gateway->outbox, receipt->client_id, receipt->ref, &source.origin, &source.sequence) ==
-                   OUTBOX_REF_OURS;
+    char buffer[OUTBOX_ID_BYTES_MAX];
+    struct text made = text_in(buffer, sizeof buffer);
+    uint64_t number = 0;
+    source.known =
+        outbox_settle(gateway->outbox, receipt->client_id, receipt->ref, &source.origin, &number) == OUTBOX_REF_OURS;
+    if (source.known && number > 0) {
+        outbox_write_id(gateway->outbox, &made, number);
+        source.name = text_span(&made);
+    }
     tell(gateway, &source, receipt);
 }
 

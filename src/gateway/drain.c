@@ -65,13 +65,22 @@ static bool tell_clients(struct gateway *gateway)
 static void begin_closing(struct gateway *gateway)
 {
     move(gateway, DRAIN_CLOSING);
-    uint32_t left_count = outbox_counters(gateway->outbox)->depth_count;
-    if (left_count > 0) {
-        // Their clients were never told `queued`, and will send them again.
+    uint64_t left_count = outbox_counters(gateway->outbox)->depth_count;
+    if (left_count > 0 && outbox_is_secure(gateway->outbox)) {
+        log_event(&gateway->log, LOG_INFO, "drain_kept", LOG_U64("messages", left_count),
+                  LOG_TEXT("where", "in the spool; the next start sends them"));
+    } else if (left_count > 0) {
+        // Their clients were told neither `accepted` nor `queued`, and will send them again.
         log_event(&gateway->log, LOG_WARN, "drain_unconfirmed", LOG_U64("messages", left_count));
     }
     outbox_close(gateway->outbox, gateway->now_ms);
     downlink_close(&gateway->downlink, gateway->now_ms);
+}
+
+/* Every message has come as far as it can for now: to the broker, or while that is away to the disk. */
+static bool is_settled(const struct gateway *gateway)
+{
+    return outbox_empty(gateway->outbox) || (!outbox_ready(gateway->outbox) && outbox_is_secure(gateway->outbox));
 }
 
 uint64_t drain_turn(struct gateway *gateway)
@@ -83,7 +92,10 @@ uint64_t drain_turn(struct gateway *gateway)
     case DRAIN_IDLE:
         return UINT64_MAX;
     case DRAIN_CONFIRMING:
-        if (!outbox_empty(gateway->outbox) && elapsed_ms < confirm_ms) {
+        if (!outbox_ready(gateway->outbox)) {
+            outbox_secure(gateway->outbox); // so that the clients hear `accepted`
+        }
+        if (!is_settled(gateway) && elapsed_ms < confirm_ms) {
             return drain->state_ms + confirm_ms;
         }
         begin_telling(gateway);
@@ -95,9 +107,10 @@ uint64_t drain_turn(struct gateway *gateway)
             return due_ms > gateway->now_ms ? due_ms : gateway->now_ms + 1;
         }
         move(gateway, DRAIN_FLUSHING);
+        outbox_secure(gateway->outbox);
         return gateway->now_ms;
     case DRAIN_FLUSHING:
-        if (!outbox_empty(gateway->outbox) && elapsed_ms < DRAIN_FLUSH_MS) {
+        if (!outbox_is_secure(gateway->outbox) && elapsed_ms < DRAIN_FLUSH_MS) {
             return drain->state_ms + DRAIN_FLUSH_MS;
         }
         begin_closing(gateway);

@@ -3,8 +3,9 @@
  *
  * From the first moment nobody new is let in and nothing more is taken from those who are here, so that all that was
  * taken can be confirmed by the broker and told to its clients. Then the clients are closed with 1012, evenly spread
- * over what DRAIN_MS leaves, so that they do not all come back elsewhere at once; what is still unconfirmed gets a
- * last chance; the links are closed in good order. Memory: none. Thread: the loop's. */
+ * over what DRAIN_MS leaves, so that they do not all come back elsewhere at once; what is still unconfirmed is put on
+ * the disk, or without a spool gets a last chance; the links are closed in good order. Memory: none. Thread: the
+ * loop's. */
 #ifndef POSTERN_GATEWAY_DRAIN_H
 #define POSTERN_GATEWAY_DRAIN_H
 

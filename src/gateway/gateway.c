@@ -11,6 +11,8 @@
 #include "frame.h"
 #include "loop.h"
 #include "message.h"
+#include "spool.h"
+#include "spool_format.h"
 
 static const char program[] = "postern-gateway";
 
@@ -71,6 +73,36 @@ static bool parse_routes(struct gateway *gateway, struct text *error)
     return true;
 }
 
+/* The stage holds what two reads of clients can bring, so that one can be promised while another is written; and the
+ * disk two full stages, so that there is something to spool to. */
+static bool configure_spool(struct gateway *gateway, struct text *error)
+{
+    const struct settings *settings = gateway->settings;
+    size_t read_bytes = gateway->read_content_bytes + gateway->read_message_count * OUTBOX_OVERHEAD_BYTES_MAX;
+    gateway->spool = (struct outbox_spool){
+        .directory = settings->spool_dir,
+        .bytes_max = settings->spool_max_bytes,
+        .segment_bytes = SPOOL_SEGMENT_BYTES,
+        .stage_bytes = 2 * (read_bytes + settings->max_message_bytes + OUTBOX_OVERHEAD_BYTES_MAX),
+        .drops_oldest = settings->spool_full == SETTINGS_SPOOL_DROP_OLDEST,
+    };
+    uint64_t least_bytes = SPOOL_SEGMENTS_MIN * (uint64_t)SPOOL_SEGMENT_BYTES;
+    struct outbox_spool least = gateway->spool;
+    least.bytes_max = least_bytes;
+    while (outbox_spool_room_bytes(&least, settings->max_message_bytes) < 2 * least.stage_bytes) {
+        least.bytes_max += SPOOL_SEGMENT_BYTES;
+    }
+    if (settings->spool_max_bytes == 0 || settings->spool_max_bytes >= least.bytes_max) {
+        return true;
+    }
+    text_string(error, "SPOOL_MAX_BYTES=");
+    text_u64(error, settings->spool_max_bytes);
+    text_string(error, " is too small for OUTBOX_BYTES and MAX_MESSAGE_BYTES: at least ");
+    text_u64(error, least.bytes_max);
+    text_string(error, ", or 0 for no spool");
+    return false;
+}
+
 bool gateway_configure(struct gateway *gateway, const struct settings *settings, struct text *error)
 {
     memset(gateway, 0, sizeof *gateway);
@@ -95,6 +127,9 @@ bool gateway_configure(struct gateway *gateway, const struct settings *settings,
     }
     gateway->read_message_count = clients_read_message_count(gateway->read_bytes);
     gateway->read_content_bytes = clients_read_content_bytes(gateway->read_bytes, settings->max_message_bytes);
+    if (!configure_spool(gateway, error)) {
+        return false;
+    }
     size_t queue_bytes = settings->send_queue_bytes - FRAME_SEND_HEADER_BYTES_MAX;
     gateway->downlink_message_max =
         settings->max_message_bytes < queue_bytes ? settings->max_message_bytes : queue_bytes;
@@ -162,6 +197,7 @@ static void init_outbox(struct gateway *gateway, struct arena *arena)
         .bytes_max = (size_t)settings->outbox_bytes,
         .content_bytes_max = settings->max_message_bytes,
         .window_count_max = settings->publish_window,
+        .spool = gateway->spool.bytes_max > 0 ? &gateway->spool : NULL,
     };
     gateway->outbox = outbox_init(arena, gateway->port, &gateway->log, &options, &answers_outbox_handler, gateway);
 }
@@ -201,9 +237,35 @@ void gateway_init(struct gateway *gateway, struct arena *arena, struct port *por
     init_downlink(gateway, arena);
 }
 
+uint64_t gateway_spool_messages(const struct gateway *gateway, uint32_t content_bytes)
+{
+    if (gateway->spool.bytes_max == 0) {
+        return 0;
+    }
+    const struct outbox_message like = {.client_id = span_text("device-000000017"),
+                                        .id = span_text("1795449192-00017"),
+                                        .type = span_text("text"),
+                                        .content = span_of(NULL, content_bytes)};
+    return outbox_spool_messages(&gateway->spool, &like, gateway->queues[0], span_text(gateway->settings->gateway_id));
+}
+
 size_t gateway_watch_max(const struct settings *settings)
 {
     return (size_t)connection_max(settings) + LOOP_LINK_WATCHES;
+}
+
+static bool open_spool(struct gateway *gateway, struct text *error)
+{
+    char cause_buffer[512];
+    struct text cause = text_in(cause_buffer, sizeof cause_buffer);
+    if (outbox_open(gateway->outbox, &cause)) {
+        return true;
+    }
+    text_string(error, "SPOOL_DIR=");
+    text_string(error, gateway->settings->spool_dir);
+    text_string(error, ": ");
+    text_bytes(error, text_span(&cause));
+    return false;
 }
 
 bool gateway_listen(struct gateway *gateway, struct text *error)
@@ -225,6 +287,9 @@ bool gateway_listen(struct gateway *gateway, struct text *error)
         text_string(error, "LISTEN_ADDRESS=");
         text_string(error, settings->listen_address);
         text_string(error, ": not a numeric address");
+        return false;
+    }
+    if (!open_spool(gateway, error)) {
         return false;
     }
     if (!server_listen(&gateway->server, &address)) {

@@ -85,6 +85,7 @@ struct gateway {
     struct routes routes;
     struct amqp_brokers brokers;
     struct span queues[ROUTES_QUEUES_MAX];
+    struct outbox_spool spool;
     struct heartbeat_settings heartbeat;
     uint32_t read_bytes;         /* of one read of a client */
     size_t read_message_count;   /* that it can bring at most */
@@ -115,7 +116,8 @@ bool gateway_configure(struct gateway *gateway, const struct settings *settings,
  * once for real. `port` stays alive. */
 void gateway_init(struct gateway *gateway, struct arena *arena, struct port *port);
 
-/* Listens and begins to connect to the broker. False: `error` holds one line that names the setting. */
+/* Opens the spool, listens, and begins to connect to the broker. False: `error` holds one line that names the setting.
+ */
 bool gateway_listen(struct gateway *gateway, struct text *error);
 
 /* One turn of the loop: waits, at most until something is due, and does all there is to do. */
@@ -127,6 +129,10 @@ enum gateway_exit gateway_run(struct gateway *gateway);
 /* Gives back what the AMQP library allocated, and closes the log: before gateway_listen succeeded, or after it drained.
  * The gateway is dead after it. */
 void gateway_release(struct gateway *gateway);
+
+/* How many messages of so many bytes of content the spool holds, from clients with ids of common length; 0: there is
+ * none. After gateway_configure. */
+uint64_t gateway_spool_messages(const struct gateway *gateway, uint32_t content_bytes);
 
 /* Sockets that are watched at once, for the port; and how many may be open. */
 size_t gateway_watch_max(const struct settings *settings);

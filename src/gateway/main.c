@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "amqp_link.h"
+#include "decimal.h"
 #include "gateway.h"
 #include "malloc_block.h"
 #include "plan.h"
@@ -18,13 +19,18 @@ static const char help[] =
     "\n"
     "  postern-gateway            run, with the settings of the environment and of ./.env\n"
     "  postern-gateway --check    print the settings in effect, passwords masked\n"
-    "  postern-gateway --plan     print the memory table\n"
+    "  postern-gateway --plan [RATE [BYTES]]\n"
+    "                             print the memory table, and how long an outage the spool covers at so many messages\n"
+    "                             a second of so many bytes\n"
     "  postern-gateway --version\n"
     "  postern-gateway --help\n"
     "\n"
     "Every setting is described in .env.template. SIGTERM ends it in good order, SIGHUP reopens the log.\n";
 
 enum command { COMMAND_RUN, COMMAND_CHECK, COMMAND_PLAN };
+
+/* What --plan reckons with where it is not told. */
+enum { PLAN_MESSAGE_BYTES = 200, PLAN_RATES_MAX = 4 };
 
 /* All of the program that is not in the arena. */
 struct program {
@@ -33,6 +39,9 @@ struct program {
     struct gateway gateway;
     struct arena arena;
     struct plan plan;
+    uint64_t plan_rates[PLAN_RATES_MAX];
+    size_t plan_rate_count;
+    uint32_t plan_message_bytes;
     char host_name[GATEWAY_ID_BYTES_MAX + 1];
     char error[SETTINGS_ERROR_BYTES_MAX + 1];
     size_t env_bytes;
@@ -153,6 +162,10 @@ static int print_plan(struct program *program)
 {
     struct text text = text_in(program->text.output, sizeof program->text.output);
     plan_write(&program->plan, &text);
+    if (program->settings.spool_max_bytes > 0) {
+        plan_write_spool(&text, gateway_spool_messages(&program->gateway, program->plan_message_bytes),
+                         program->plan_message_bytes, program->plan_rates, program->plan_rate_count);
+    }
     size_t beyond_bytes = bytes_beyond_limit(program);
     if (beyond_bytes > 0) {
         text_string(&text, "# More than MEMORY_LIMIT, by ");
@@ -270,6 +283,26 @@ static int start(struct program *program, enum command command)
     return measure_and_go(program, command);
 }
 
+/* --plan, and up to two numbers behind it. False: they are none. */
+static bool read_plan(struct program *program, size_t count, char **words)
+{
+    static const uint64_t common_rates[PLAN_RATES_MAX] = {1, 10, 100, 1000};
+    uint64_t bytes = PLAN_MESSAGE_BYTES;
+    memcpy(program->plan_rates, common_rates, sizeof common_rates);
+    program->plan_rate_count = PLAN_RATES_MAX;
+    if (count > 0) {
+        program->plan_rate_count = 1;
+        if (!decimal_parse(span_text(words[0]), 1, 1000000, program->plan_rates)) {
+            return false;
+        }
+    }
+    if (count > 1 && !decimal_parse(span_text(words[1]), 1, UINT64_C(1) << 20, &bytes)) {
+        return false;
+    }
+    program->plan_message_bytes = (uint32_t)bytes;
+    return count <= 2;
+}
+
 int main(int argument_count, char **arguments)
 {
     static struct program program;
@@ -277,7 +310,8 @@ int main(int argument_count, char **arguments)
     const char *argument = argument_count == 2 ? arguments[1] : "";
     if (strcmp(argument, "--check") == 0) {
         command = COMMAND_CHECK;
-    } else if (strcmp(argument, "--plan") == 0) {
+    } else if (argument_count >= 2 && strcmp(arguments[1], "--plan") == 0 &&
+               read_plan(&program, (size_t)argument_count - 2, arguments + 2)) {
         command = COMMAND_PLAN;
     } else if (strcmp(argument, "--version") == 0) {
         (void)printf("postern-gateway %s\n", POSTERN_VERSION);

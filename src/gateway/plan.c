@@ -22,7 +22,7 @@ static void write_padded(struct text *text, struct span content, size_t columns,
     }
 }
 
-static void write_number(struct text *text, size_t number)
+static void write_number(struct text *text, uint64_t number)
 {
     char digits[DIGITS_MAX];
     struct text written = text_in(digits, sizeof digits);
@@ -78,4 +78,25 @@ void plan_write(const struct plan *plan, struct text *text)
     write_padded(text, span_text("total"), WHAT_COLUMNS + 2 * NUMBER_COLUMNS, false);
     write_number(text, plan_total_bytes(plan));
     text_char(text, '\n');
+}
+
+static void write_line(struct text *text, const char *before, uint64_t number, const char *behind, uint64_t value)
+{
+    char what_buffer[WHAT_COLUMNS + 2 * NUMBER_COLUMNS];
+    struct text what = text_in(what_buffer, sizeof what_buffer);
+    text_string(&what, before);
+    text_u64(&what, number);
+    text_string(&what, behind);
+    write_padded(text, text_span(&what), WHAT_COLUMNS + 2 * NUMBER_COLUMNS, false);
+    write_number(text, value);
+    text_char(text, '\n');
+}
+
+void plan_write_spool(struct text *text, uint64_t message_count, uint32_t message_bytes, const uint64_t *rates,
+                      size_t rate_count)
+{
+    write_line(text, "messages of ", message_bytes, " bytes that the spool holds", message_count);
+    for (size_t index = 0; index < rate_count; index++) {
+        write_line(text, "minutes of outage at ", rates[index], " a second", message_count / rates[index] / 60);
+    }
 }

@@ -35,6 +35,11 @@ void plan_add(struct plan *plan, const char *what, size_t count, size_t bytes_ea
 /* The sum of all rows. */
 size_t plan_total_bytes(const struct plan *plan);
 
+/* What the spool holds, as lines behind the table: message_count messages of message_bytes of content each, and for how
+ * many minutes that is enough at each of the rates (messages a second). */
+void plan_write_spool(struct text *text, uint64_t message_count, uint32_t message_bytes, const uint64_t *rates,
+                      size_t rate_count);
+
 /* Writes the table: what, how many, bytes each, bytes in all, and the total. */
 void plan_write(const struct plan *plan, struct text *text);
 

@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: MIT */
-/* Method: a message is written once, as the queue's body, into the window's bytes; the uplink publishes it from there,
- * and its confirm becomes the receipt. This file is the front: taking, room, refs and counters. */
+/* Method: a message is packed once, with the queue's body in it, where the flow says; the uplink publishes it from the
+ * window, and its confirm becomes the receipt. This file is the front: taking, room, receipts, refs and counters. */
 #include "outbox.h"
 
 #include "arena.h"
 #include "check.h"
 #include "envelope.h"
+#include "flow.h"
 #include "log.h"
+#include "number.h"
+#include "parcel.h"
 #include "repeats.h"
+#include "spool_format.h"
 #include "text.h"
 #include "uplink.h"
 #include "window.h"
@@ -20,37 +24,79 @@ struct outbox {
     void *context;
     struct outbox_counters counters;
     struct window window;
+    struct flow flow;
     struct uplink uplink;
     struct repeats told;
-    bool is_room_wanted; /* someone was refused */
+    uint64_t first_number; /* of this start's messages; below it are those of earlier ones */
+    bool is_room_wanted;   /* someone was refused */
 };
 
-_Static_assert(ENVELOPE_BODY_OVERHEAD_BYTES_MAX + CLIENT_ID_BYTES_MAX + MESSAGE_ID_BYTES_MAX + MESSAGE_TYPE_BYTES_MAX <=
-                   OUTBOX_OVERHEAD_BYTES_MAX,
-               "what has_room reckons with is enough");
+enum { PARCEL_OVERHEAD_BYTES_MAX = OUTBOX_OVERHEAD_BYTES_MAX - SPOOL_RECORD_HEADER_BYTES - SPOOL_RECORD_ALIGN_BYTES };
+
+static void tell(struct outbox *outbox, struct span bytes, enum receipt_status status, const char *code,
+                 const char *reason)
+{
+    struct parcel parcel;
+    CHECK(parcel_open(bytes, &parcel));
+    const struct outbox_receipt receipt = {.client_id = parcel.client_id,
+                                           .id = parcel_given_id(&parcel),
+                                           .name = parcel.id,
+                                           .origin = parcel.origin,
+                                           .status = status,
+                                           .code = span_text(code),
+                                           .reason = span_text(reason)};
+    outbox->handler->on_receipt(outbox->context, &receipt);
+}
 
 static void on_confirmed(void *context, struct window *window, const struct window_entry *entry)
 {
     struct outbox *outbox = context;
     outbox->counters.confirmed_count++;
-    const struct outbox_receipt receipt = {.client_id = window_client(window, entry),
-                                           .id = window_id(window, entry),
-                                           .origin = entry->origin,
-                                           .sequence = window_sequence(window, entry),
-                                           .status = RECEIPT_QUEUED};
-    outbox->handler->on_receipt(outbox->context, &receipt);
+    flow_confirmed(&outbox->flow, outbox->uplink.now_ms);
+    tell(outbox, window_record(window, entry), RECEIPT_QUEUED, "", "");
 }
+
+static void on_found(void *context, struct span bytes)
+{
+    struct outbox *outbox = context;
+    struct parcel parcel;
+    if (parcel_open(bytes, &parcel)) {
+        uplink_add_queue(&outbox->uplink, parcel.queue);
+    }
+}
+
+static void on_accepted(void *context, struct span bytes)
+{
+    tell(context, bytes, RECEIPT_ACCEPTED, "", "");
+}
+
+static void on_dropped(void *context, struct span bytes)
+{
+    struct outbox *outbox = context;
+    struct parcel parcel;
+    CHECK(parcel_open(bytes, &parcel));
+    log_event(outbox->log, LOG_ERROR, "message_dropped", LOG_SPAN("client", parcel.client_id),
+              LOG_SPAN("id", parcel.id), LOG_TEXT("cause", "the spool is full, and SPOOL_FULL is drop-oldest"));
+    tell(outbox, bytes, RECEIPT_REJECTED, "dropped", "the gateway's disk is full and this was the oldest message");
+}
+
+static const struct flow_handler FLOW_HANDLER = {
+    .on_found = on_found, .on_accepted = on_accepted, .on_dropped = on_dropped};
 
 struct outbox *outbox_init(struct arena *arena, struct port *port, struct log *log,
                            const struct outbox_options *options, const struct outbox_handler *handler, void *context)
 {
     struct outbox *outbox = arena_take(arena, "outbox", 1, sizeof *outbox);
     struct window unused_window;
+    struct flow unused_flow;
     struct uplink unused_uplink;
     struct window *window = outbox == NULL ? &unused_window : &outbox->window;
+    struct flow *flow = outbox == NULL ? &unused_flow : &outbox->flow;
     struct uplink *uplink = outbox == NULL ? &unused_uplink : &outbox->uplink;
-    window_init(window, arena, options->message_count_max, options->bytes_max,
-                options->content_bytes_max + OUTBOX_OVERHEAD_BYTES_MAX, options->window_count_max);
+    size_t parcel_bytes_max = options->content_bytes_max + PARCEL_OVERHEAD_BYTES_MAX;
+    window_init(window, arena, options->message_count_max, options->bytes_max, parcel_bytes_max,
+                options->window_count_max);
+    flow_init(flow, arena, port, log, options->spool, parcel_bytes_max, window, &FLOW_HANDLER, outbox);
     uplink_init(uplink, arena, port, log, options, window, outbox == NULL ? NULL : &outbox->counters, on_confirmed,
                 outbox);
     if (outbox == NULL) {
@@ -61,17 +107,47 @@ struct outbox *outbox_init(struct arena *arena, struct port *port, struct log *l
     outbox->options = *options;
     outbox->handler = handler;
     outbox->context = context;
+    outbox->first_number = 1;
     return outbox;
+}
+
+uint64_t outbox_spool_room_bytes(const struct outbox_spool *spool, size_t content_bytes_max)
+{
+    size_t lost_bytes = SPOOL_RECORD_BYTES(content_bytes_max + PARCEL_OVERHEAD_BYTES_MAX) + SPOOL_RECORD_HEADER_BYTES +
+                        SPOOL_SEGMENT_HEADER_BYTES;
+    return spool->segment_bytes > lost_bytes
+               ? spool->bytes_max / spool->segment_bytes * (spool->segment_bytes - lost_bytes)
+               : 0;
+}
+
+uint64_t outbox_spool_messages(const struct outbox_spool *spool, const struct outbox_message *like, struct span queue,
+                               struct span gateway_id)
+{
+    size_t names_bytes = like->client_id.bytes + like->type.bytes + like->id.bytes;
+    size_t body_bytes = ENVELOPE_BODY_OVERHEAD_BYTES_MAX - CLIENT_ID_BYTES_MAX - MESSAGE_TYPE_BYTES_MAX -
+                        MESSAGE_ID_BYTES_MAX - GATEWAY_ID_BYTES_MAX + names_bytes + gateway_id.bytes +
+                        like->content.bytes;
+    size_t record_bytes = SPOOL_RECORD_BYTES(PARCEL_HEAD_BYTES + queue.bytes + names_bytes + body_bytes);
+    return spool->bytes_max / spool->segment_bytes *
+           ((spool->segment_bytes - SPOOL_SEGMENT_HEADER_BYTES) / record_bytes);
+}
+
+bool outbox_open(struct outbox *outbox, struct text *error)
+{
+    bool is_open = flow_open(&outbox->flow, error);
+    outbox->first_number = outbox->flow.next_number;
+    return is_open;
 }
 
 void outbox_release(struct outbox *outbox)
 {
+    flow_release(&outbox->flow);
     amqp_link_release(outbox->uplink.link);
 }
 
 void outbox_start(struct outbox *outbox, uint64_t now_ms)
 {
-    uplink_start(&outbox->uplink, outbox->port, now_ms);
+    uplink_start(&outbox->uplink, now_ms);
 }
 
 void outbox_on_event(struct outbox *outbox, uint32_t ready, uint64_t now_ms)
@@ -82,72 +158,50 @@ void outbox_on_event(struct outbox *outbox, uint32_t ready, uint64_t now_ms)
 
 bool outbox_on_job(struct outbox *outbox, const struct port_job *job, uint64_t now_ms)
 {
-    return amqp_link_on_job(outbox->uplink.link, job, now_ms);
-}
-
-static bool is_quarter_free(const struct outbox *outbox)
-{
-    const struct window *window = &outbox->window;
-    return window_depth(window) <= window->entry_count_max - window->entry_count_max / 4 &&
-           window_bytes(window) <= window->bytes_max - window->bytes_max / 4;
+    return amqp_link_on_job(outbox->uplink.link, job, now_ms) || flow_on_job(&outbox->flow, job, now_ms);
 }
 
 uint64_t outbox_turn(struct outbox *outbox, uint64_t now_ms)
 {
-    if (outbox->is_room_wanted && is_quarter_free(outbox)) {
+    uint64_t due_ms = flow_turn(&outbox->flow, now_ms, outbox_ready(outbox));
+    if (outbox->is_room_wanted && flow_is_roomy(&outbox->flow)) {
         outbox->is_room_wanted = false;
         if (outbox->handler->on_room != NULL) {
             outbox->handler->on_room(outbox->context);
         }
     }
-    return uplink_turn(&outbox->uplink, now_ms);
+    return number_smaller(due_ms, uplink_turn(&outbox->uplink, now_ms));
 }
 
 bool outbox_has_room(struct outbox *outbox, size_t message_count, size_t content_bytes)
 {
     bool has_room =
-        window_has_room(&outbox->window, message_count, content_bytes + message_count * OUTBOX_OVERHEAD_BYTES_MAX);
+        flow_has_room(&outbox->flow, message_count, content_bytes + message_count * OUTBOX_OVERHEAD_BYTES_MAX);
     outbox->is_room_wanted = outbox->is_room_wanted || !has_room;
     return has_room;
 }
 
-static uint8_t *append(uint8_t *at, struct span span)
+void outbox_write_id(const struct outbox *outbox, struct text *text, uint64_t number)
 {
-    if (span.bytes > 0) {
-        memcpy(at, span.data, span.bytes);
-    }
-    return at + span.bytes;
+    uplink_write_id(&outbox->uplink, text, number);
 }
 
-void outbox_write_id(const struct outbox *outbox, struct text *text, uint64_t sequence)
+static uint64_t depth_count(const struct outbox *outbox)
 {
-    uplink_write_id(&outbox->uplink, text, sequence);
+    const struct spool *spool = outbox->flow.spool;
+    return window_depth(&outbox->window) + (spool == NULL ? 0 : spool_unread_count(spool));
 }
 
-static void log_taken(struct outbox *outbox, const struct outbox_message *message)
+static size_t pack(const struct outbox *outbox, const struct outbox_message *message, struct span name, uint8_t *bytes,
+                   size_t bytes_max)
 {
-    char buffer[OUTBOX_ID_BYTES_MAX];
-    struct text made = text_in(buffer, sizeof buffer);
-    if (message->id.bytes == 0) {
-        outbox_write_id(outbox, &made, outbox->window.take_sequence);
-    }
-    log_event(outbox->log, LOG_INFO, "message_taken", LOG_SPAN("client", message->client_id),
-              LOG_SPAN("id", message->id.bytes > 0 ? message->id : text_span(&made)),
-              LOG_U64("seq", message->origin.seq), LOG_SPAN("type", message->type));
-}
-
-enum outbox_taken outbox_take(struct outbox *outbox, const struct outbox_message *message, uint64_t now_ms)
-{
-    CHECK(message->queue_index < outbox->options.queue_count);
-    CHECK(message->content.bytes <= outbox->options.content_bytes_max);
-    size_t bytes_max = message->content.bytes + OUTBOX_OVERHEAD_BYTES_MAX;
-    uint8_t *start = window_reserve(&outbox->window, bytes_max);
-    if (start == NULL) {
-        outbox->counters.refused_count++;
-        outbox->is_room_wanted = true;
-        return OUTBOX_FULL;
-    }
-    uint8_t *body_start = append(append(append(start, message->client_id), message->id), message->type);
+    const struct parcel parcel = {.received_wall_ms = message->received_wall_ms,
+                                  .origin = message->origin,
+                                  .queue = outbox->options.queues[message->queue_index],
+                                  .client_id = message->client_id,
+                                  .type = message->type,
+                                  .id = name,
+                                  .is_id_made = message->id.bytes == 0};
     const struct envelope_body body = {.client_id = message->client_id,
                                        .type = message->type,
                                        .content = message->content,
@@ -155,52 +209,73 @@ enum outbox_taken outbox_take(struct outbox *outbox, const struct outbox_message
                                        .gateway = span_text(outbox->options.gateway_id),
                                        .received_unix_ms = message->received_wall_ms,
                                        .has_received_at = true};
-    struct text text = text_in(body_start, bytes_max - (size_t)(body_start - start));
-    envelope_write_body(&text, &body);
-    CHECK(!text.truncated);
-    const struct window_entry entry = {.body_bytes = (uint32_t)text.used_bytes,
-                                       .client_bytes = (uint8_t)message->client_id.bytes,
-                                       .id_bytes = (uint8_t)message->id.bytes,
-                                       .type_bytes = (uint8_t)message->type.bytes,
-                                       .queue_index = message->queue_index,
-                                       .origin = message->origin,
-                                       .received_wall_ms = message->received_wall_ms,
-                                       .taken_ms = now_ms};
+    return parcel_pack(bytes, bytes_max, &parcel, &body);
+}
+
+enum outbox_taken outbox_take(struct outbox *outbox, const struct outbox_message *message, uint64_t now_ms)
+{
+    CHECK(message->queue_index < outbox->options.queue_count);
+    CHECK(message->content.bytes <= outbox->options.content_bytes_max);
+    size_t bytes_max = message->content.bytes + PARCEL_OVERHEAD_BYTES_MAX;
+    uint8_t *bytes = flow_reserve(&outbox->flow, bytes_max);
+    if (bytes == NULL) {
+        outbox->counters.refused_count++;
+        outbox->is_room_wanted = true;
+        return OUTBOX_FULL;
+    }
+    char buffer[OUTBOX_ID_BYTES_MAX];
+    struct text made = text_in(buffer, sizeof buffer);
+    if (message->id.bytes == 0) {
+        outbox_write_id(outbox, &made, outbox->flow.next_number);
+    }
+    struct span name = message->id.bytes > 0 ? message->id : text_span(&made);
     if (log_messages(outbox->log)) {
-        log_taken(outbox, message);
+        log_event(outbox->log, LOG_INFO, "message_taken", LOG_SPAN("client", message->client_id), LOG_SPAN("id", name),
+                  LOG_U64("seq", message->origin.seq), LOG_SPAN("type", message->type));
     }
-    window_push(&outbox->window, &entry, (size_t)(body_start - start) + text.used_bytes);
+    flow_push(&outbox->flow, pack(outbox, message, name, bytes, bytes_max), now_ms);
     outbox->counters.taken_count++;
-    uint32_t depth_count = (uint32_t)window_depth(&outbox->window);
-    if (depth_count > outbox->counters.depth_peak_count) {
-        outbox->counters.depth_peak_count = depth_count;
-    }
+    outbox->counters.depth_peak_count = number_larger(outbox->counters.depth_peak_count, depth_count(outbox));
     return OUTBOX_TAKEN;
 }
 
 enum outbox_ref outbox_settle(struct outbox *outbox, struct span client_id, struct span ref,
-                              struct outbox_origin *origin, uint64_t *sequence)
+                              struct outbox_origin *origin, uint64_t *number)
 {
-    if (!uplink_read_ref(&outbox->uplink, ref, sequence, origin)) {
+    if (!uplink_read_ref(&outbox->uplink, ref, number, origin)) {
         return OUTBOX_REF_FOREIGN;
     }
-    const struct window_entry *entry = window_find(&outbox->window, *sequence);
-    if (entry != NULL && !span_equal(window_client(&outbox->window, entry), client_id)) {
+    const struct window_entry *entry = window_find_number(&outbox->window, *number);
+    struct parcel parcel;
+    CHECK(entry == NULL || parcel_open(window_record(&outbox->window, entry), &parcel));
+    if (entry != NULL && !span_equal(parcel.client_id, client_id)) {
         uint32_t times = repeats_due(&outbox->told, "ref", 0, span_of(NULL, 0));
         if (times > 0) {
             log_event(outbox->log, LOG_WARN, "receipt_ref_mismatch", LOG_SPAN("client", client_id),
-                      LOG_SPAN("ref", ref), LOG_SPAN("ref_client", window_client(&outbox->window, entry)),
-                      LOG_U64("times", times));
+                      LOG_SPAN("ref", ref), LOG_SPAN("ref_client", parcel.client_id), LOG_U64("times", times));
         }
         return OUTBOX_REF_FOREIGN;
     }
-    window_settle(&outbox->window, *sequence, on_confirmed, outbox);
+    if (entry != NULL) {
+        window_settle(&outbox->window, window_sequence(&outbox->window, entry), on_confirmed, outbox);
+    }
+    *number = *number < outbox->first_number ? 0 : *number;
     return OUTBOX_REF_OURS;
 }
 
 bool outbox_empty(const struct outbox *outbox)
 {
-    return window_depth(&outbox->window) == 0;
+    return flow_is_empty(&outbox->flow);
+}
+
+void outbox_secure(struct outbox *outbox)
+{
+    flow_secure(&outbox->flow);
+}
+
+bool outbox_is_secure(const struct outbox *outbox)
+{
+    return flow_is_secure(&outbox->flow);
 }
 
 uint64_t outbox_oldest_ms(const struct outbox *outbox, uint64_t now_ms)
@@ -216,21 +291,29 @@ bool outbox_ready(const struct outbox *outbox)
 
 void outbox_close(struct outbox *outbox, uint64_t now_ms)
 {
+    flow_close(&outbox->flow);
     amqp_link_close(outbox->uplink.link, now_ms);
 }
 
 bool outbox_closed(const struct outbox *outbox)
 {
-    return amqp_link_state(outbox->uplink.link) == AMQP_LINK_DOWN;
+    return amqp_link_state(outbox->uplink.link) == AMQP_LINK_DOWN && flow_is_closed(&outbox->flow);
 }
 
 const struct outbox_counters *outbox_counters(struct outbox *outbox)
 {
-    outbox->counters.depth_count = (uint32_t)window_depth(&outbox->window);
+    outbox->counters.accepted_count = outbox->flow.accepted_count;
+    outbox->counters.dropped_count = outbox->flow.dropped_count;
+    outbox->counters.depth_count = depth_count(outbox);
     outbox->counters.depth_bytes = window_bytes(&outbox->window);
     outbox->counters.in_flight_count = (uint32_t)window_in_flight(&outbox->window);
     outbox->counters.window_count = outbox->uplink.window_count;
     return &outbox->counters;
+}
+
+const struct spool_counters *outbox_spool_counters(struct outbox *outbox)
+{
+    return outbox->flow.spool == NULL ? NULL : spool_counters(outbox->flow.spool);
 }
 
 struct amqp_link *outbox_link(struct outbox *outbox)

@@ -4,11 +4,14 @@
  * The outbox owns the publishing link. Messages wait in memory in the order they were taken, are published with a
  * window of unconfirmed ones, and leave when the broker confirmed them. A lost link, a nack or a returned message
  * leads to a replay from the oldest unconfirmed one, in order, before anything new: a message may reach its queue
- * twice, but never after a later one of the same client, and is never forgotten.
+ * twice, but never after a later one of the same client, and is never forgotten. While the broker cannot take messages,
+ * or takes them too slowly, they go to the spool on the disk, and outlive the gateway (flow.h).
  *
- * Invariant: a taken message is in the outbox until on_receipt said RECEIPT_QUEUED for it, which happens exactly
- * once. Memory: from the arena, fixed; when it is full, taking is refused and on_room says when it is worth trying
- * again. Thread: the loop's. Handlers must not call back into the outbox, but for outbox_has_room and _take. */
+ * Invariant: a taken message is in the outbox until on_receipt said RECEIPT_QUEUED for it, or RECEIPT_REJECTED where
+ * the rule of a full spool drops it; exactly one of these, once. RECEIPT_ACCEPTED may come before it, when the message
+ * is on the disk for good. Memory: from the arena, fixed; when it is full, and the disk, taking is refused and on_room
+ * says when it is worth trying again. Thread: the loop's. Handlers must not call back into the outbox, but for
+ * outbox_has_room and _take. */
 #ifndef POSTERN_OUTBOX_OUTBOX_H
 #define POSTERN_OUTBOX_OUTBOX_H
 
@@ -25,13 +28,15 @@ struct arena;
 struct log;
 struct port;
 struct port_job;
+struct spool_counters;
 struct text;
 struct outbox;
 
 enum {
     OUTBOX_QUEUES_MAX = 16,
-    /* What a message takes in the ring beyond its content, at most: envelope, ids, gateway's name, time. */
-    OUTBOX_OVERHEAD_BYTES_MAX = 640,
+    /* What a message takes in memory and on the disk beyond its content, at most: the body's envelope, and queue, ids,
+     * type and record around it. */
+    OUTBOX_OVERHEAD_BYTES_MAX = 896,
     OUTBOX_REF_BYTES_MAX = 80,
     OUTBOX_ID_BYTES_MAX = GATEWAY_ID_BYTES_MAX + 48
 };
@@ -60,17 +65,28 @@ enum outbox_taken {
 
 struct outbox_receipt {
     struct span client_id;
-    struct span id; /* empty if the client gave none */
-    struct outbox_origin origin;
-    uint64_t sequence;          /* for outbox_write_id */
-    enum receipt_status status; /* RECEIPT_QUEUED */
+    struct span id;              /* empty if the client gave none */
+    struct span name;            /* the id it goes by: the client's, or the one that was made for it */
+    struct outbox_origin origin; /* of an earlier start's message: none that there is */
+    enum receipt_status status;  /* RECEIPT_ACCEPTED, RECEIPT_QUEUED or RECEIPT_REJECTED */
+    struct span code;            /* with RECEIPT_REJECTED */
+    struct span reason;          /* likewise */
 };
 
 struct outbox_handler {
     void (*on_receipt)(void *context, const struct outbox_receipt *receipt);
-    /* There is room again, after outbox_take or outbox_has_room said there was none: a quarter of the outbox is free.
-     * Called from outbox_turn, once for all refusals before it. */
+    /* There is room again, after outbox_take or outbox_has_room said there was none: a good part of the window is free,
+     * or of the spool. Called from outbox_turn, once for all refusals before it. */
     void (*on_room)(void *context);
+};
+
+/* Where messages go that the broker cannot take. */
+struct outbox_spool {
+    const char *directory; /* SPOOL_DIR */
+    uint64_t bytes_max;    /* SPOOL_MAX_BYTES; with outbox_spool_room_bytes of at least twice the stage */
+    uint32_t segment_bytes;
+    size_t stage_bytes; /* of memory for what is on its way to the disk; at least one read of a client */
+    bool drops_oldest;  /* when it is full: SPOOL_FULL=drop-oldest */
 };
 
 struct outbox_options {
@@ -81,11 +97,12 @@ struct outbox_options {
     uint64_t token;            /* the poller's, for outbox_on_event */
     const struct span *queues; /* names, at most OUTBOX_QUEUES_MAX */
     size_t queue_count;
-    const char *queue_type;     /* of those that have to be created: "quorum" or "classic" */
-    uint32_t message_count_max; /* OUTBOX_MESSAGES */
-    size_t bytes_max;           /* OUTBOX_BYTES, at least four times content_bytes_max + overhead */
-    size_t content_bytes_max;   /* the longest content: MAX_MESSAGE_BYTES */
-    uint32_t window_count_max;  /* PUBLISH_WINDOW */
+    const char *queue_type;           /* of those that have to be created: "quorum" or "classic" */
+    uint32_t message_count_max;       /* OUTBOX_MESSAGES */
+    size_t bytes_max;                 /* OUTBOX_BYTES, at least four times content_bytes_max + overhead */
+    size_t content_bytes_max;         /* the longest content: MAX_MESSAGE_BYTES */
+    uint32_t window_count_max;        /* PUBLISH_WINDOW */
+    const struct outbox_spool *spool; /* NULL: none */
 };
 
 /* For metrics and readiness. */
@@ -98,9 +115,11 @@ struct outbox_counters {
     uint64_t nacked_count;
     uint64_t returned_count;
     uint64_t relinked_count; /* connections given up because of returns or of nothing but nacks */
-    uint32_t depth_count;    /* messages in the outbox now */
-    uint32_t depth_peak_count;
-    size_t depth_bytes;
+    uint64_t accepted_count; /* messages that were told to be on the disk */
+    uint64_t dropped_count;  /* because the spool was full */
+    uint64_t depth_count;    /* messages in the outbox now, those on the disk too */
+    uint64_t depth_peak_count;
+    size_t depth_bytes;       /* in memory */
     uint32_t in_flight_count; /* published and undecided */
     uint32_t window_count;    /* how many may be, now */
 };
@@ -110,10 +129,23 @@ struct outbox_counters {
 struct outbox *outbox_init(struct arena *arena, struct port *port, struct log *log,
                            const struct outbox_options *options, const struct outbox_handler *handler, void *context);
 
-/* Gives back what the codec of the link allocated. After outbox_closed; the outbox is dead after it. */
+/* Bytes of records that surely fit such a spool's disk, whatever their lengths. */
+uint64_t outbox_spool_room_bytes(const struct outbox_spool *spool, size_t content_bytes_max);
+
+/* How many messages a spool holds when all are of this size: of content, and of queue, client id, type and id, which
+ * spans of that length stand for. */
+uint64_t outbox_spool_messages(const struct outbox_spool *spool, const struct outbox_message *like, struct span queue,
+                               struct span gateway_id);
+
+/* Opens the spool and finds what an earlier start left in it; blocks. False: `error` says in one line why it cannot be.
+ * Before anything is taken. */
+bool outbox_open(struct outbox *outbox, struct text *error);
+
+/* Gives back what the codec of the link allocated, and the spool's folder. After outbox_closed; the outbox is dead
+ * after it. */
 void outbox_release(struct outbox *outbox);
 
-/* Names this start (for message ids and refs) and begins to connect. */
+/* Begins to connect. */
 void outbox_start(struct outbox *outbox, uint64_t now_ms);
 
 /* The link's events, as in amqp_link.h. */
@@ -132,11 +164,12 @@ enum outbox_taken outbox_take(struct outbox *outbox, const struct outbox_message
 
 /* The id a message goes by where its client gave none, in the broker and in both programs' logs: gateway's id, boot,
  * and the outbox's own number of the message. At most OUTBOX_ID_BYTES_MAX. */
-void outbox_write_id(const struct outbox *outbox, struct text *text, uint64_t sequence);
+void outbox_write_id(const struct outbox *outbox, struct text *text, uint64_t number);
 
 /* A receipt from the processor names the message by its ref (the AMQP correlation id that outbox gave). */
 enum outbox_ref {
-    OUTBOX_REF_OURS,   /* of this start: `origin` says where it came from, `sequence` which it was */
+    OUTBOX_REF_OURS,   /* of this start: `origin` says where it came from, `number` which it was (0: an earlier
+                        * start's, whose id is not known) */
     OUTBOX_REF_FOREIGN /* of an earlier start, no ref of ours, or another client's: only the client's id is known */
 };
 
@@ -146,10 +179,15 @@ enum outbox_ref {
  * goes out by on_receipt before this returns and it will not be published again. So a caller that then tells the client
  * `stored` never goes backwards. */
 enum outbox_ref outbox_settle(struct outbox *outbox, struct span client_id, struct span ref,
-                              struct outbox_origin *origin, uint64_t *sequence);
+                              struct outbox_origin *origin, uint64_t *number);
 
 /* Nothing is waiting or undecided: all that was taken is confirmed. */
 bool outbox_empty(const struct outbox *outbox);
+
+/* What is not confirmed goes to the disk at once from now on; and whether all of it is there. Without a spool only an
+ * empty outbox is secure. */
+void outbox_secure(struct outbox *outbox);
+bool outbox_is_secure(const struct outbox *outbox);
 
 /* Age of the oldest unconfirmed message, 0 when empty. It grows without an error when a quorum is lost. */
 uint64_t outbox_oldest_ms(const struct outbox *outbox, uint64_t now_ms);
@@ -157,11 +195,13 @@ uint64_t outbox_oldest_ms(const struct outbox *outbox, uint64_t now_ms);
 /* The link is up, the queues are there and the broker is not in an alarm. */
 bool outbox_ready(const struct outbox *outbox);
 
-/* Closes the link in good order; outbox_closed says when that is done. */
+/* Closes the link and the spool in good order; outbox_closed says when that is done. */
 void outbox_close(struct outbox *outbox, uint64_t now_ms);
 bool outbox_closed(const struct outbox *outbox);
 
 const struct outbox_counters *outbox_counters(struct outbox *outbox);
+/* NULL without a spool. */
+const struct spool_counters *outbox_spool_counters(struct outbox *outbox);
 struct amqp_link *outbox_link(struct outbox *outbox);
 
 #endif

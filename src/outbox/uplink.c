@@ -9,6 +9,7 @@
 #include "decimal.h"
 #include "log.h"
 #include "number.h"
+#include "parcel.h"
 #include "port.h"
 #include "text.h"
 
@@ -56,10 +57,10 @@ static void name_boot(struct uplink *uplink, struct port *port)
     uplink->boot_bytes = boot.used_bytes;
 }
 
-void uplink_write_ref(const struct uplink *uplink, struct text *text, uint64_t sequence,
+void uplink_write_ref(const struct uplink *uplink, struct text *text, uint64_t number,
                       const struct outbox_origin *origin)
 {
-    const uint64_t parts[REF_NUMBERS] = {sequence, origin->session_index, origin->session_generation, origin->seq};
+    const uint64_t parts[REF_NUMBERS] = {number, origin->session_index, origin->session_generation, origin->seq};
     text_bytes(text, span_of(uplink->boot, uplink->boot_bytes));
     for (size_t i = 0; i < REF_NUMBERS; i++) {
         text_char(text, '.');
@@ -67,7 +68,7 @@ void uplink_write_ref(const struct uplink *uplink, struct text *text, uint64_t s
     }
 }
 
-bool uplink_read_ref(const struct uplink *uplink, struct span ref, uint64_t *sequence, struct outbox_origin *origin)
+bool uplink_read_ref(const struct uplink *uplink, struct span ref, uint64_t *number, struct outbox_origin *origin)
 {
     static const uint64_t MAX[REF_NUMBERS] = {UINT64_MAX, UINT32_MAX, UINT32_MAX, UINT32_MAX};
     uint64_t parts[REF_NUMBERS];
@@ -89,43 +90,26 @@ bool uplink_read_ref(const struct uplink *uplink, struct span ref, uint64_t *seq
         }
         start = end;
     }
-    *sequence = parts[0];
+    *number = parts[0];
     *origin = (struct outbox_origin){(uint32_t)parts[1], (uint32_t)parts[2], (uint32_t)parts[3]};
     return start == ref.bytes;
 }
 
-void uplink_write_id(const struct uplink *uplink, struct text *text, uint64_t sequence)
+void uplink_write_id(const struct uplink *uplink, struct text *text, uint64_t number)
 {
     text_string(text, uplink->options.gateway_id);
     text_char(text, '-');
     text_bytes(text, span_of(uplink->boot, uplink->boot_bytes));
     text_char(text, '-');
-    text_u64(text, sequence);
-}
-
-static void write_message_id(const struct uplink *uplink, struct text *text, const struct window_entry *entry,
-                             uint64_t sequence)
-{
-    struct span id = window_id(uplink->window, entry);
-    text_bytes(text, window_client(uplink->window, entry));
-    text_char(text, ':');
-    if (id.bytes > 0) {
-        text_bytes(text, id);
-    } else {
-        uplink_write_id(uplink, text, sequence);
-    }
+    text_u64(text, number);
 }
 
 /* ---- publishing ---- */
 
-static void log_published(struct uplink *uplink, const struct window_entry *entry, struct span message_id,
-                          bool is_repeat)
+static void log_published(struct uplink *uplink, const struct parcel *parcel, bool is_repeat)
 {
-    struct span client_id = window_client(uplink->window, entry);
-    size_t id_start = client_id.bytes + 1;
-    log_event(uplink->log, LOG_INFO, "message_published", LOG_SPAN("client", client_id),
-              LOG_SPAN("id", span_of(message_id.data + id_start, message_id.bytes - id_start)),
-              LOG_SPAN("queue", uplink->options.queues[entry->queue_index]), LOG_U64("again", is_repeat));
+    log_event(uplink->log, LOG_INFO, "message_published", LOG_SPAN("client", parcel->client_id),
+              LOG_SPAN("id", parcel->id), LOG_SPAN("queue", parcel->queue), LOG_U64("again", is_repeat));
 }
 
 static bool publish(struct uplink *uplink, const struct window_entry *entry)
@@ -133,23 +117,26 @@ static bool publish(struct uplink *uplink, const struct window_entry *entry)
     static const struct span CONTENT_TYPE = SPAN("application/json");
     static const struct span APP_ID = SPAN("postern");
     struct window *window = uplink->window;
-    uint64_t sequence = window->publish_sequence;
+    struct parcel parcel;
     char ref_buffer[OUTBOX_REF_BYTES_MAX];
     char id_buffer[UPLINK_MESSAGE_ID_BYTES_MAX];
     struct text ref = text_in(ref_buffer, sizeof ref_buffer);
     struct text message_id = text_in(id_buffer, sizeof id_buffer);
-    uplink_write_ref(uplink, &ref, sequence, &entry->origin);
-    write_message_id(uplink, &message_id, entry, sequence);
+    CHECK(parcel_open(window_record(window, entry), &parcel));
+    uplink_write_ref(uplink, &ref, entry->number, &parcel.origin);
+    text_bytes(&message_id, parcel.client_id);
+    text_char(&message_id, ':');
+    text_bytes(&message_id, parcel.id);
     const struct amqp_publish message = {
-        .routing_key = uplink->options.queues[entry->queue_index],
-        .body = window_body(window, entry),
+        .routing_key = parcel.queue,
+        .body = parcel.body,
         .content_type = CONTENT_TYPE,
         .correlation_id = text_span(&ref),
         .reply_to = span_text(uplink->reply_to),
         .message_id = text_span(&message_id),
-        .type = window_type(window, entry),
+        .type = parcel.type,
         .app_id = APP_ID,
-        .timestamp_s = (uint64_t)(entry->received_wall_ms / 1000),
+        .timestamp_s = (uint64_t)(parcel.received_wall_ms / 1000),
         .mandatory = true,
         .persistent = true,
     };
@@ -161,7 +148,7 @@ static bool publish(struct uplink *uplink, const struct window_entry *entry)
     uplink->counters->published_count++;
     uplink->counters->replayed_count += is_repeat;
     if (log_messages(uplink->log)) {
-        log_published(uplink, entry, text_span(&message_id), is_repeat);
+        log_published(uplink, &parcel, is_repeat);
     }
     return true;
 }
@@ -344,6 +331,12 @@ static const struct amqp_link_handler LINK_HANDLER = {.on_channel = on_channel,
                                                       .on_blocked = on_blocked,
                                                       .on_down = on_down};
 
+static void add_step(struct uplink *uplink, struct span queue)
+{
+    uplink->steps[uplink->step_count++] =
+        (struct amqp_step){.kind = AMQP_STEP_QUEUE, .queue = {.name = queue, .type = uplink->options.queue_type}};
+}
+
 void uplink_init(struct uplink *uplink, struct arena *arena, struct port *port, struct log *log,
                  const struct outbox_options *options, struct window *window, struct outbox_counters *counters,
                  window_on_confirmed *on_confirmed, void *context)
@@ -372,19 +365,35 @@ void uplink_init(struct uplink *uplink, struct arena *arena, struct port *port, 
                               .on_confirmed = on_confirmed,
                               .context = context};
     for (size_t i = 0; i < options->queue_count; i++) {
-        uplink->steps[i] = (struct amqp_step){.kind = AMQP_STEP_QUEUE,
-                                              .queue = {.name = options->queues[i], .type = options->queue_type}};
+        add_step(uplink, options->queues[i]);
     }
+    name_boot(uplink, port);
     struct text reply_to = text_in(uplink->reply_to, sizeof uplink->reply_to - 1);
     text_string(&reply_to, "gateway.");
     text_string(&reply_to, options->gateway_id);
     CHECK(!reply_to.truncated);
-    amqp_topology_init(&uplink->topology, link, log, uplink->steps, options->queue_count);
 }
 
-void uplink_start(struct uplink *uplink, struct port *port, uint64_t now_ms)
+void uplink_add_queue(struct uplink *uplink, struct span name)
 {
-    name_boot(uplink, port);
+    for (size_t i = 0; i < uplink->step_count; i++) {
+        if (span_equal(uplink->steps[i].queue.name, name)) {
+            return;
+        }
+    }
+    size_t other_count = uplink->step_count - uplink->options.queue_count;
+    if (other_count == UPLINK_OTHER_QUEUES_MAX) {
+        return; /* it is published to all the same, and created by whoever reads it */
+    }
+    memcpy(uplink->other_queues[other_count], name.data, name.bytes);
+    add_step(uplink, span_of(uplink->other_queues[other_count], name.bytes));
+    log_event(uplink->log, LOG_INFO, "queue_of_spool", LOG_SPAN("queue", name),
+              LOG_TEXT("cause", "an earlier start left messages for a queue that ROUTES no longer names"));
+}
+
+void uplink_start(struct uplink *uplink, uint64_t now_ms)
+{
+    amqp_topology_init(&uplink->topology, uplink->link, uplink->log, uplink->steps, uplink->step_count);
     uplink->now_ms = now_ms;
     amqp_link_start(uplink->link, now_ms);
 }

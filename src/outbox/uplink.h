@@ -19,12 +19,18 @@
 #include "repeats.h"
 #include "window.h"
 
-enum { UPLINK_BOOT_BYTES = 16, UPLINK_MESSAGE_ID_BYTES_MAX = 255 };
+enum {
+    UPLINK_BOOT_BYTES = 16,
+    UPLINK_MESSAGE_ID_BYTES_MAX = 255,
+    UPLINK_OTHER_QUEUES_MAX = 16 /* that the spool holds messages for, and that ROUTES does not name */
+};
 
 struct uplink {
     struct amqp_link *link;
     struct amqp_topology topology;
-    struct amqp_step steps[OUTBOX_QUEUES_MAX];
+    struct amqp_step steps[OUTBOX_QUEUES_MAX + UPLINK_OTHER_QUEUES_MAX];
+    size_t step_count;
+    uint8_t other_queues[UPLINK_OTHER_QUEUES_MAX][QUEUE_NAME_BYTES_MAX];
     struct log *log;
     struct outbox_options options;
     struct outbox_counters *counters;
@@ -48,18 +54,21 @@ void uplink_init(struct uplink *uplink, struct arena *arena, struct port *port, 
                  const struct outbox_options *options, struct window *window, struct outbox_counters *counters,
                  window_on_confirmed *on_confirmed, void *context);
 
-/* Names this start and begins to connect. */
-void uplink_start(struct uplink *uplink, struct port *port, uint64_t now_ms);
+/* A message of an earlier start goes to this queue: it is to be there too. Before the start. */
+void uplink_add_queue(struct uplink *uplink, struct span name);
+
+/* Begins to connect. */
+void uplink_start(struct uplink *uplink, uint64_t now_ms);
 
 /* Publishes and sends what may go, does what is due; returns when it wants to be called again at the latest. */
 uint64_t uplink_turn(struct uplink *uplink, uint64_t now_ms);
 
 /* The id made for a message whose client gave none. */
-void uplink_write_id(const struct uplink *uplink, struct text *text, uint64_t sequence);
+void uplink_write_id(const struct uplink *uplink, struct text *text, uint64_t number);
 
 /* The ref of a message, and back: false for one of another start. */
-void uplink_write_ref(const struct uplink *uplink, struct text *text, uint64_t sequence,
+void uplink_write_ref(const struct uplink *uplink, struct text *text, uint64_t number,
                       const struct outbox_origin *origin);
-bool uplink_read_ref(const struct uplink *uplink, struct span ref, uint64_t *sequence, struct outbox_origin *origin);
+bool uplink_read_ref(const struct uplink *uplink, struct span ref, uint64_t *number, struct outbox_origin *origin);
 
 #endif

@@ -81,15 +81,15 @@ uint8_t *window_reserve(struct window *window, size_t bytes)
     return NULL;
 }
 
-void window_push(struct window *window, const struct window_entry *entry, size_t used_bytes)
+void window_push(struct window *window, const struct window_entry *entry)
 {
     struct window_entry *joined = at(window, window->take_sequence);
     *joined = *entry;
     joined->record_start = window->end;
     joined->is_published = false;
     joined->is_confirmed = false;
-    window->end += used_bytes;
-    CHECK(window->end <= window->bytes_max && used_bytes > 0);
+    window->end += entry->record_bytes;
+    CHECK(window->end <= window->bytes_max && entry->record_bytes > 0);
     window->take_sequence++;
 }
 
@@ -101,29 +101,9 @@ const struct window_entry *window_next(struct window *window)
     return window->publish_sequence < window->take_sequence ? at(window, window->publish_sequence) : NULL;
 }
 
-static struct span part(const struct window *window, const struct window_entry *entry, size_t offset, size_t bytes)
+struct span window_record(const struct window *window, const struct window_entry *entry)
 {
-    return span_of(window->bytes + entry->record_start + offset, bytes);
-}
-
-struct span window_client(const struct window *window, const struct window_entry *entry)
-{
-    return part(window, entry, 0, entry->client_bytes);
-}
-
-struct span window_id(const struct window *window, const struct window_entry *entry)
-{
-    return part(window, entry, entry->client_bytes, entry->id_bytes);
-}
-
-struct span window_type(const struct window *window, const struct window_entry *entry)
-{
-    return part(window, entry, (size_t)entry->client_bytes + entry->id_bytes, entry->type_bytes);
-}
-
-struct span window_body(const struct window *window, const struct window_entry *entry)
-{
-    return part(window, entry, (size_t)entry->client_bytes + entry->id_bytes + entry->type_bytes, entry->body_bytes);
+    return span_of(window->bytes + entry->record_start, entry->record_bytes);
 }
 
 bool window_published(struct window *window, uint64_t tag)
@@ -222,6 +202,13 @@ void window_settle(struct window *window, uint64_t sequence, window_on_confirmed
     release(window);
 }
 
+void window_drop(struct window *window)
+{
+    CHECK(window_depth(window) > 0);
+    at(window, window->front_sequence)->is_confirmed = true;
+    release(window);
+}
+
 void window_rewind(struct window *window)
 {
     window->publish_sequence = window->front_sequence;
@@ -236,9 +223,24 @@ void window_forget_tags(struct window *window)
     window->next_tag = 1;
 }
 
-const struct window_entry *window_find(const struct window *window, uint64_t sequence)
+struct window_entry *window_find(const struct window *window, uint64_t sequence)
 {
     return is_here(window, sequence) ? at(window, sequence) : NULL;
+}
+
+struct window_entry *window_find_number(const struct window *window, uint64_t number)
+{
+    uint64_t low = window->front_sequence;
+    uint64_t high = window->take_sequence;
+    while (low < high) {
+        uint64_t middle = low + (high - low) / 2;
+        if (at(window, middle)->number < number) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low < window->take_sequence && at(window, low)->number == number ? at(window, low) : NULL;
 }
 
 uint64_t window_sequence(const struct window *window, const struct window_entry *entry)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The messages between "taken" and "confirmed", in memory: a ring of entries, a ring of bytes behind them, and a mark
- * for every delivery tag that is undecided.
+/* The oldest messages that are not confirmed, in memory: a ring of entries, a ring of bytes behind them, and a mark for
+ * every delivery tag that is undecided.
  *
- * Sequences number messages from 1 in the order they were taken. front <= next to publish <= next to take. Confirms
+ * Sequences number messages from 1 in the order they came here. front <= next to publish <= next to take. Confirms
  * come singly, out of order and in multiples, so each entry has its own mark, and entries leave from the front.
  *
  * Invariant: an entry's bytes stay where they are until it left; no entry leaves unconfirmed. Pure: it knows neither
@@ -14,23 +14,18 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "outbox.h"
 #include "span.h"
 
 struct arena;
 
 struct window_entry {
-    size_t record_start; /* in the byte ring: client id, id, type, body */
-    uint32_t body_bytes;
-    uint8_t client_bytes;
-    uint8_t id_bytes;
-    uint8_t type_bytes;
-    uint8_t queue_index;
+    size_t record_start; /* in the byte ring */
+    size_t record_bytes;
+    uint64_t number;         /* the outbox's; rises from entry to entry */
+    uint64_t spool_sequence; /* 0: the spool does not have it */
+    uint64_t taken_ms;
     bool is_published; /* at least once */
     bool is_confirmed;
-    struct outbox_origin origin;
-    int64_t received_wall_ms;
-    uint64_t taken_ms;
 };
 
 struct window {
@@ -76,16 +71,14 @@ size_t window_bytes(const struct window *window);
 /* May `count` records of `bytes` in all be added, however they fall? */
 bool window_has_room(const struct window *window, size_t count, size_t bytes);
 
-/* Room for one record of at most `bytes`, or NULL. Then the entry that says how many were used joins the end. */
+/* Room for one record of at most `bytes`, or NULL. Then its entry joins the end: record_bytes says how many were used,
+ * the caller fills in what is not about publishing. */
 uint8_t *window_reserve(struct window *window, size_t bytes);
-void window_push(struct window *window, const struct window_entry *entry, size_t used_bytes);
+void window_push(struct window *window, const struct window_entry *entry);
 
-/* The next message to publish, NULL if none; confirmed ones are passed over. Its parts live until it leaves. */
+/* The next message to publish, NULL if none; confirmed ones are passed over. Its record lives until it leaves. */
 const struct window_entry *window_next(struct window *window);
-struct span window_client(const struct window *window, const struct window_entry *entry);
-struct span window_id(const struct window *window, const struct window_entry *entry);
-struct span window_type(const struct window *window, const struct window_entry *entry);
-struct span window_body(const struct window *window, const struct window_entry *entry);
+struct span window_record(const struct window *window, const struct window_entry *entry);
 
 /* What window_next gave was published under `tag`, the one after the last. True: not for the first time. */
 bool window_published(struct window *window, uint64_t tag);
@@ -98,14 +91,18 @@ size_t window_nack(struct window *window, uint64_t tag, bool multiple);
 /* The same as an ack, by sequence. Does nothing when the message has left, was confirmed or was never published. */
 void window_settle(struct window *window, uint64_t sequence, window_on_confirmed *on_confirmed, void *context);
 
+/* The oldest message leaves unconfirmed. */
+void window_drop(struct window *window);
+
 /* Publishing begins anew at the oldest unconfirmed message. */
 void window_rewind(struct window *window);
 
 /* A new channel: its tags begin at 1, and what was undecided on the last never will be. */
 void window_forget_tags(struct window *window);
 
-/* The message of a sequence while it is here, else NULL; and back. */
-const struct window_entry *window_find(const struct window *window, uint64_t sequence);
+/* The message of a sequence, or of a number, while it is here, else NULL; and the sequence of an entry. */
+struct window_entry *window_find(const struct window *window, uint64_t sequence);
+struct window_entry *window_find_number(const struct window *window, uint64_t number);
 uint64_t window_sequence(const struct window *window, const struct window_entry *entry);
 
 /* The oldest message, NULL when empty. */

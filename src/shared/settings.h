@@ -26,10 +26,12 @@ enum settings_program { SETTINGS_GATEWAY = 1, SETTINGS_PROCESSOR = 2, SETTINGS_C
 enum settings_heartbeat_mode { SETTINGS_HEARTBEAT_PING, SETTINGS_HEARTBEAT_MESSAGE };
 enum settings_session_policy { SETTINGS_SESSION_REJECT, SETTINGS_SESSION_TAKEOVER, SETTINGS_SESSION_TAKEOVER_STALE };
 enum settings_queue_type { SETTINGS_QUEUE_QUORUM, SETTINGS_QUEUE_CLASSIC };
+enum settings_spool_full { SETTINGS_SPOOL_BUSY, SETTINGS_SPOOL_DROP_OLDEST };
 enum settings_poller { SETTINGS_POLLER_AUTO, SETTINGS_POLLER_POLL, SETTINGS_POLLER_EPOLL };
 
 enum {
     SETTINGS_TEXT_BYTES_MAX = 1023, /* any value */
+    SETTINGS_DIR_BYTES_MAX = 255,   /* a folder */
     SETTINGS_COUNT_MAX = 64,
     SETTINGS_ERROR_BYTES_MAX = 2048,
     SETTINGS_ENV_BYTES_MAX = 64 * 1024, /* a .env file */
@@ -52,6 +54,9 @@ struct settings {
     uint32_t outbox_messages;
     uint64_t outbox_bytes;
     uint32_t publish_window;
+    char spool_dir[SETTINGS_DIR_BYTES_MAX + 1];
+    uint64_t spool_max_bytes; /* 0: no spool */
+    enum settings_spool_full spool_full;
     uint32_t send_queue_bytes;
     uint32_t drain_ms;
     uint64_t memory_limit_bytes; /* 0: none */

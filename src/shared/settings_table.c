@@ -140,6 +140,20 @@ const struct setting settings_table[] = {
      INTEGER(publish_window, "messages", "1024", 1, 65535),
      .programs = SETTINGS_GATEWAY,
      .help = "How many messages may be on their way to RabbitMQ without a confirm."},
+    {.name = "SPOOL_DIR",
+     TEXT(spool_dir, "spool"),
+     .programs = SETTINGS_GATEWAY,
+     .help = "The folder for messages that RabbitMQ cannot take now; one gateway's alone, made if it is missing."},
+    {.name = "SPOOL_MAX_BYTES",
+     BYTES(spool_max_bytes, "64M", 0, 4 * GIB),
+     .programs = SETTINGS_GATEWAY,
+     .help = "How much of the disk these messages may take, reserved at start; 0 keeps them in memory alone, and then "
+             "they do not outlive the gateway."},
+    {.name = "SPOOL_FULL",
+     CHOICE(spool_full, "busy", "busy|drop-oldest"),
+     .programs = SETTINGS_GATEWAY,
+     .help = "When that is full: stop reading clients and tell them so, or drop the oldest messages, of which each is "
+             "logged and its client told."},
     {.name = "SEND_QUEUE_BYTES",
      BYTES(send_queue_bytes, "64K", 4 * KIB, 16 * MIB),
      .programs = SETTINGS_GATEWAY,
@@ -206,6 +220,7 @@ _Static_assert(sizeof settings_table / sizeof settings_table[0] <= SETTINGS_COUN
                "origins[] has a place for each");
 _Static_assert(sizeof(enum settings_poller) == sizeof(unsigned) && sizeof(enum log_level) == sizeof(unsigned) &&
                    sizeof(enum settings_queue_type) == sizeof(unsigned) &&
+                   sizeof(enum settings_spool_full) == sizeof(unsigned) &&
                    sizeof(enum settings_heartbeat_mode) == sizeof(unsigned) &&
                    sizeof(enum settings_session_policy) == sizeof(unsigned),
                "a choice is stored as an unsigned");

@@ -7,7 +7,7 @@ from clients import PING, PONG, TEXT, Client, RawClient
 from process import wait_until
 
 COUNT = 400
-OUTBOX = 100
+OUTBOX = {"OUTBOX_MESSAGES": 100, "SPOOL_MAX_BYTES": 0}
 
 
 def message(number):
@@ -21,7 +21,7 @@ def flood(raw, count):
 
 
 def test_busy_is_said_once_and_nothing_is_lost(pipeline):
-    gateway = pipeline.gateway(OUTBOX_MESSAGES=OUTBOX)
+    gateway = pipeline.gateway(**OUTBOX)
     pipeline.processor()
     pipeline.wait_connected(gateway)
     pipeline.broker.stop()
@@ -43,7 +43,7 @@ def test_busy_is_said_once_and_nothing_is_lost(pipeline):
 
 
 def test_control_frames_work_while_it_is_busy(pipeline):
-    gateway = pipeline.gateway(OUTBOX_MESSAGES=OUTBOX)
+    gateway = pipeline.gateway(**OUTBOX)
     pipeline.wait_connected_to_broker(gateway)
     pipeline.broker.stop()
     with RawClient(gateway.url("filler")).open() as filler, RawClient(gateway.url("other")).open() as other:
@@ -57,7 +57,7 @@ def test_control_frames_work_while_it_is_busy(pipeline):
 
 
 def test_everyone_is_served_in_turn_when_there_is_room_again(pipeline):
-    gateway = pipeline.gateway(OUTBOX_MESSAGES=OUTBOX)
+    gateway = pipeline.gateway(**OUTBOX)
     pipeline.processor()
     pipeline.wait_connected(gateway)
     pipeline.broker.stop()
@@ -74,13 +74,14 @@ def test_everyone_is_served_in_turn_when_there_is_room_again(pipeline):
 
 
 def test_it_starts_without_a_broker_and_takes_messages(pipeline):
-    """The window in memory holds them until the broker is there."""
+    """They are kept, on the disk too, until the broker is there."""
     pipeline.broker.kill9()
     gateway = pipeline.gateway()
     with Client(gateway.url("dev-7")) as client:
         client.send({"type": "text", "content": 1, "id": "early"})
         client.send({"type": "ping"})
         assert client.receive() == {"type": "pong"}  # not queued yet, and not said so
+        assert client.receive()["status"] == "accepted"
         pipeline.broker.restart()
         pipeline.processor()
         assert client.receive()["status"] == "queued"

@@ -74,9 +74,9 @@ def test_broker_stopped_for_a_moment(pipeline):
     finish(load, pipeline)
 
 
-def test_memory_alarm(pipeline):
+def test_memory_alarm_without_a_spool(pipeline):
     """RabbitMQ says connection.blocked and reads nothing: messages wait in the outbox, clients hear busy."""
-    gateway = start(pipeline, OUTBOX_MESSAGES="256", PUBLISH_WINDOW="128")
+    gateway = start(pipeline, OUTBOX_MESSAGES="256", PUBLISH_WINDOW="128", SPOOL_MAX_BYTES="0")
     load = Load(gateway)
     load.wait_stored(50)
     pipeline.broker.memory_alarm(True)

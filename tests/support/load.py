@@ -16,7 +16,8 @@ class Sender:
         self.name = self.client.greeting["client_id"]
         self.pause_s = pause_s
         self.sent = 0
-        self.queued = []  # ids in the order of their receipts
+        self.accepted = []  # ids in the order of their receipts
+        self.queued = []
         self.stored = set()
         self.busy_count = 0
         self.complaint = None
@@ -48,7 +49,10 @@ class Sender:
                 self.busy_count += 1
                 continue
             assert message["type"] == "receipt", message
-            if message["status"] == "queued":
+            if message["status"] == "accepted":
+                assert message["id"] not in self.stored and message["id"] not in self.queued[-2000:], message
+                self.accepted.append(message["id"])
+            elif message["status"] == "queued":
                 assert message["id"] not in self.stored, f"backwards: {message}"
                 self.queued.append(message["id"])
             else:

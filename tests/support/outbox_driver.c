@@ -4,10 +4,13 @@
  *
  *     outbox_driver --url amqp://… --count 20000 --clients 10 --rate 2000 [--queue messages] [--type quorum]
  *         [--bytes 200] [--heartbeat 5] [--window 1024] [--messages 8192] [--seconds 120] [--log FILE]
+ *         [--spool FOLDER] [--spool-bytes 268435456]
  *
  * Message k is of client "c{k mod clients}", with the id and content k, so that whoever reads the queue can tell
  * losses, repeats and order. Once a second, and at the end, a line tells where it stands. Exit code 0: each message
- * got its receipt exactly once. */
+ * got its receipt exactly once.
+ *
+ * With a spool and without a broker it measures what the disk takes: `accepted`, a line a second. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +22,7 @@
 #include "outbox.h"
 #include "port.h"
 #include "port_posix.h"
+#include "spool_format.h"
 #include "text.h"
 
 enum { TOKEN = 7, BYTES_MAX = 65536, BATCH_MAX = 256 };
@@ -30,6 +34,7 @@ struct driver {
     struct outbox *outbox;
     uint8_t *receipts; /* by message: how many */
     uint64_t queued_count;
+    uint64_t accepted_count;
     uint64_t wrong_count; /* receipts given twice, or for what was never taken */
     uint64_t taken_count;
     const char *url;
@@ -44,12 +49,18 @@ struct driver {
     uint64_t window;
     uint64_t messages;
     uint64_t seconds;
+    const char *spool_directory;
+    uint64_t spool_bytes;
 };
 
 static void on_receipt(void *context, const struct outbox_receipt *receipt)
 {
     struct driver *driver = context;
     char text[24] = {0};
+    if (receipt->status == RECEIPT_ACCEPTED) {
+        driver->accepted_count++;
+        return;
+    }
     memcpy(text, receipt->id.data, receipt->id.bytes < sizeof text ? receipt->id.bytes : sizeof text - 1);
     uint64_t number = strtoull(text, NULL, 10);
     if (number >= driver->taken_count || driver->receipts[number] != 0 || receipt->status != RECEIPT_QUEUED ||
@@ -96,17 +107,18 @@ static void report(struct driver *driver, const char *what, uint64_t now_ms)
 {
     const struct outbox_counters *outbox = outbox_counters(driver->outbox);
     const struct amqp_link_counters *link = amqp_link_counters(outbox_link(driver->outbox));
-    printf("%s taken=%llu queued=%llu wrong=%llu depth=%u oldest_ms=%llu published=%llu replayed=%llu nacked=%llu "
+    printf("%s taken=%llu accepted=%llu queued=%llu wrong=%llu depth=%llu oldest_ms=%llu published=%llu replayed=%llu "
+           "nacked=%llu "
            "returned=%llu relinked=%llu connects=%llu failures=%llu downs=%llu blocked_ms=%llu sends=%llu window=%u "
            "cpu_us=%.2f state=%s\n",
-           what, (unsigned long long)driver->taken_count, (unsigned long long)driver->queued_count,
-           (unsigned long long)driver->wrong_count, outbox->depth_count,
-           (unsigned long long)outbox_oldest_ms(driver->outbox, now_ms), (unsigned long long)outbox->published_count,
-           (unsigned long long)outbox->replayed_count, (unsigned long long)outbox->nacked_count,
-           (unsigned long long)outbox->returned_count, (unsigned long long)outbox->relinked_count,
-           (unsigned long long)link->connect_count, (unsigned long long)link->connect_failure_count,
-           (unsigned long long)link->down_count, (unsigned long long)link->blocked_ms,
-           (unsigned long long)link->send_count, outbox->window_count,
+           what, (unsigned long long)driver->taken_count, (unsigned long long)driver->accepted_count,
+           (unsigned long long)driver->queued_count, (unsigned long long)driver->wrong_count,
+           (unsigned long long)outbox->depth_count, (unsigned long long)outbox_oldest_ms(driver->outbox, now_ms),
+           (unsigned long long)outbox->published_count, (unsigned long long)outbox->replayed_count,
+           (unsigned long long)outbox->nacked_count, (unsigned long long)outbox->returned_count,
+           (unsigned long long)outbox->relinked_count, (unsigned long long)link->connect_count,
+           (unsigned long long)link->connect_failure_count, (unsigned long long)link->down_count,
+           (unsigned long long)link->blocked_ms, (unsigned long long)link->send_count, outbox->window_count,
            driver->queued_count == 0 ? 0.0
                                      : (double)clock() * 1e6 / (double)CLOCKS_PER_SEC / (double)driver->queued_count,
            amqp_link_state_name(amqp_link_state(outbox_link(driver->outbox))));
@@ -147,6 +159,12 @@ static void turn(struct driver *driver, uint64_t start_ms, bool may_take)
 
 static int run(struct driver *driver)
 {
+    char buffer[256];
+    struct text error = text_in(buffer, sizeof buffer);
+    if (!outbox_open(driver->outbox, &error)) {
+        fprintf(stderr, "outbox_driver: %.*s\n", (int)error.used_bytes, buffer);
+        return 2;
+    }
     uint64_t start_ms = now(driver);
     uint64_t told_ms = start_ms;
     outbox_start(driver->outbox, start_ms);
@@ -178,6 +196,11 @@ static void carve(struct driver *driver, struct arena *arena)
                                     .file_bytes_max = 64 * 1024 * 1024,
                                     .file_count = 2,
                                     .copy_stdout = true};
+    static struct outbox_spool spool;
+    spool = (struct outbox_spool){.directory = driver->spool_directory,
+                                  .bytes_max = driver->spool_bytes,
+                                  .segment_bytes = SPOOL_SEGMENT_BYTES,
+                                  .stage_bytes = 4 * 1024 * 1024};
     const struct outbox_options options = {.program = "outbox-driver",
                                            .gateway_id = "driver",
                                            .brokers = &driver->brokers,
@@ -189,7 +212,8 @@ static void carve(struct driver *driver, struct arena *arena)
                                            .message_count_max = (uint32_t)driver->messages,
                                            .bytes_max = 16 * 1024 * 1024,
                                            .content_bytes_max = BYTES_MAX,
-                                           .window_count_max = (uint32_t)driver->window};
+                                           .window_count_max = (uint32_t)driver->window,
+                                           .spool = driver->spool_directory != NULL ? &spool : NULL};
     log_open(&driver->log, &driver->port, arena, &log);
     driver->receipts = arena_take(arena, "receipts", (size_t)driver->count, 1);
     driver->outbox = outbox_init(arena, &driver->port, &driver->log, &options, &handler, driver);
@@ -205,6 +229,8 @@ static bool read_options(struct driver *driver, int count, char **words)
                    {"--queue", &driver->queue, NULL},
                    {"--type", &driver->type, NULL},
                    {"--log", &driver->log_path, NULL},
+                   {"--spool", &driver->spool_directory, NULL},
+                   {"--spool-bytes", NULL, &driver->spool_bytes},
                    {"--count", NULL, &driver->count},
                    {"--clients", NULL, &driver->clients},
                    {"--rate", NULL, &driver->rate},
@@ -244,7 +270,8 @@ int main(int count, char **words)
                                    .heartbeat_s = 5,
                                    .window = 1024,
                                    .messages = 8192,
-                                   .seconds = 120};
+                                   .seconds = 120,
+                                   .spool_bytes = 256 * 1024 * 1024};
     const struct port_posix_options port = {.poller = PORT_POSIX_AUTO, .watch_max = 4};
     size_t offset = 0;
     if (!read_options(&driver, count, words)) {

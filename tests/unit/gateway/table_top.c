@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#define _POSIX_C_SOURCE 200809L
+#define _XOPEN_SOURCE 700
 #include "table_top.h"
 
 #include <setjmp.h>
@@ -12,6 +12,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
@@ -56,14 +57,22 @@ static void load_settings(struct table_top *table)
     table->settings.port = 0;
     table->settings.max_connections = 20;
     (void)snprintf(table->settings.log_file, sizeof table->settings.log_file, "%s/websocket.log", table->folder);
+    (void)snprintf(table->settings.spool_dir, sizeof table->settings.spool_dir, "%s/spool", table->folder);
+    table->settings.spool_max_bytes = 0; // a test that wants a spool says so
 }
 
 struct table_top *table_top_open(void (*change)(struct settings *settings))
 {
+    char folder[] = "/tmp/postern-table-XXXXXX";
+    assert_non_null(mkdtemp(folder));
+    return table_top_open_in(folder, change);
+}
+
+struct table_top *table_top_open_in(const char *folder, void (*change)(struct settings *settings))
+{
     struct table_top *table = calloc(1, sizeof *table);
     the_table = table;
-    (void)snprintf(table->folder, sizeof table->folder, "/tmp/postern-table-XXXXXX");
-    assert_non_null(mkdtemp(table->folder));
+    (void)snprintf(table->folder, sizeof table->folder, "%s", folder);
     load_settings(table);
     if (change != NULL) {
         change(&table->settings);
@@ -106,6 +115,14 @@ static uint64_t real_ms(const struct table_top *table)
     return table->real.now_ns(table->real.context) / 1000000;
 }
 
+static int remove_one(const char *path, const struct stat *status, int kind, struct FTW *position)
+{
+    (void)status;
+    (void)kind;
+    (void)position;
+    return remove(path);
+}
+
 void table_top_close(struct table_top *table)
 {
     // What is still closing has its time; then everything that was lent must be back.
@@ -124,10 +141,9 @@ void table_top_close(struct table_top *table)
     downlink_close(&table->gateway.downlink, table->gateway.now_ms);
     gateway_release(&table->gateway);
     port_posix_close(&table->real);
-    char path[128];
-    (void)snprintf(path, sizeof path, "%s/websocket.log", table->folder);
-    (void)unlink(path);
-    assert_int_equal(rmdir(table->folder), 0);
+    if (!table->keeps_folder) {
+        assert_int_equal(nftw(table->folder, remove_one, 8, FTW_DEPTH | FTW_PHYS), 0);
+    }
     free(table);
 }
 

@@ -17,7 +17,8 @@ struct table_top {
     struct gateway gateway;
     struct arena arena;
     uint16_t listen_port;
-    char folder[64]; /* of the log */
+    char folder[64];   /* of the log, and of the spool where there is one */
+    bool keeps_folder; /* for another table: table_top_open_in */
 };
 
 struct client {
@@ -37,6 +38,8 @@ struct frame {
 
 /* `change` adjusts the settings before the start; may be NULL. */
 struct table_top *table_top_open(void (*change)(struct settings *settings));
+/* The same, in the folder of a table that was closed and kept it: the gateway's next start. */
+struct table_top *table_top_open_in(const char *folder, void (*change)(struct settings *settings));
 /* Checks that nothing is left of any client, once those that are open were closed. */
 void table_top_close(struct table_top *table);
 /* One turn that does not wait for anything but what is there. */

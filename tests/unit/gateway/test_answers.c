@@ -26,11 +26,14 @@ static void queued(struct table_top *table, const char *client_id, const char *i
     if (session != NULL) {
         handle = session_handle_of(&table->gateway.sessions, session);
     }
+    char buffer[OUTBOX_ID_BYTES_MAX];
+    struct text made = text_in(buffer, sizeof buffer);
+    outbox_write_id(table->gateway.outbox, &made, seq);
     const struct outbox_receipt receipt = {
         .client_id = span_text(client_id),
         .id = span_text(id),
+        .name = id[0] != '\0' ? span_text(id) : text_span(&made),
         .origin = {.session_index = handle.index, .session_generation = handle.generation, .seq = seq},
-        .sequence = seq,
         .status = RECEIPT_QUEUED,
     };
     answers_outbox_handler.on_receipt(&table->gateway, &receipt);

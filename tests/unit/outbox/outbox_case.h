@@ -38,6 +38,7 @@ static inline void on_receipt(void *context, const struct outbox_receipt *receip
     char client[16];
     snprintf(client, sizeof client, "c%u", receipt->origin.seq % 3);
     assert_true(span_is(receipt->client_id, client));
+    assert_true(receipt->id.bytes == 0 || span_equal(receipt->id, receipt->name));
     test->receipts[receipt->origin.seq]++;
     test->receipt_count++;
 }

@@ -101,6 +101,10 @@ static bool turn(struct rig *rig, int64_t wait_ms)
     }
     log_flush(&rig->log);
     bool is_busy = fake_broker_step(&rig->broker);
+    if (rig->faulty != NULL && !rig->faulty->is_held) {
+        is_busy = rig->faulty->job_count > 0 || is_busy;
+        faulty_work(rig->faulty);
+    }
     struct port_event events[4];
     size_t count = rig->port.wait(rig->port.context, events, 4, wait_ms);
     for (size_t i = 0; i < count; i++) {

@@ -11,6 +11,7 @@
 #include "amqp_link.h"
 #include "arena.h"
 #include "fake_broker.h"
+#include "faulty_files.h"
 #include "log.h"
 #include "outbox.h"
 #include "port.h"
@@ -26,6 +27,7 @@ struct rig {
     struct fake_broker broker;
     struct amqp_brokers brokers;
     uint64_t now_ms;
+    struct faulty_files *faulty; /* NULL, or what runs the jobs */
     struct amqp_link *link;
     struct outbox *outbox;
 };

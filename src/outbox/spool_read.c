@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: MIT */
+/* Method: the reader walks one segment after another in a buffer that the worker fills, up to where the segment was
+ * synced. Where it reaches what is still in the stage it reads there, so that it catches up with the appends without
+ * waiting for the disk. What it does not find between two sequences is lost, and said. */
+#include "check.h"
+#include "log.h"
+#include "spool_inside.h"
+
+/* ---- on the worker ---- */
+
+void spool_read_piece(const struct port *port, port_file file, uint32_t offset, uint8_t *buffer, size_t bytes,
+                      size_t *unreadable_bytes)
+{
+    *unreadable_bytes = 0;
+    if (port->read_at(port->context, file, offset, buffer, bytes) == PORT_OK) {
+        return;
+    }
+    for (size_t at = 0; at < bytes;) {
+        size_t page_left = SPOOL_PAGE_BYTES - (offset + at) % SPOOL_PAGE_BYTES;
+        size_t piece_bytes = page_left < bytes - at ? page_left : bytes - at;
+        if (port->read_at(port->context, file, offset + at, buffer + at, piece_bytes) != PORT_OK) {
+            memset(buffer + at, 0, piece_bytes);
+            *unreadable_bytes += piece_bytes;
+        }
+        at += piece_bytes;
+    }
+}
+
+static void run(struct port_job *job)
+{
+    struct spool_read *read = job->context;
+    const struct port *port = read->port;
+    uint64_t size_bytes;
+    if (read->file_ended != PORT_NONE) {
+        port->close_file(port->context, read->file_ended);
+        read->file_ended = PORT_NONE;
+    }
+    if (read->file == PORT_NONE) {
+        enum port_result opened = port->open_file(port->context, read->path, false, &read->file, &size_bytes);
+        if (opened != PORT_OK) {
+            read->file = PORT_NONE;
+            (void)snprintf(read->error, sizeof read->error, "%s",
+                           opened == PORT_CLOSED ? "the file is gone" : port->error_text(port->context));
+            memset(read->buffer, 0, read->bytes);
+            read->unreadable_bytes = read->bytes;
+            return;
+        }
+    }
+    spool_read_piece(port, read->file, read->offset, read->buffer, read->bytes, &read->unreadable_bytes);
+    if (read->unreadable_bytes > 0) {
+        (void)snprintf(read->error, sizeof read->error, "%s", port->error_text(port->context));
+    }
+}
+
+/* ---- the walk ---- */
+
+static void submit(struct spool *spool)
+{
+    struct spool_read *read = &spool->read;
+    if (read->file_segment_index != read->segment_index || read->file == PORT_NONE) {
+        if (read->file != PORT_NONE) {
+            read->file_ended = read->file;
+            read->file = PORT_NONE;
+        }
+        read->file_segment_index = read->segment_index;
+        spool_segment_path(spool, read->segment_index, read->path);
+    }
+    size_t left_bytes = read->scan.segment_bytes - read->scan.offset;
+    read->offset = read->scan.offset;
+    read->bytes = left_bytes < read->buffer_bytes_max ? left_bytes : read->buffer_bytes_max;
+    read->is_out = true;
+    read->job = (struct port_job){run, read};
+    CHECK(spool->port->submit_job(spool->port->context, &read->job));
+}
+
+void spool_read_done(struct spool *spool)
+{
+    struct spool_read *read = &spool->read;
+    read->is_out = false;
+    if (read->unreadable_bytes > 0) {
+        spool->counters.unreadable_bytes += read->unreadable_bytes;
+        log_event(spool->log, LOG_ERROR, "spool_unreadable", LOG_TEXT("path", read->path),
+                  LOG_U64("offset", read->offset), LOG_U64("bytes", read->unreadable_bytes),
+                  LOG_TEXT("reason", read->error));
+    }
+}
+
+/* What lies before `sequence` and was not found is lost. */
+static void skip_to(struct spool *spool, uint64_t sequence)
+{
+    uint64_t first = spool->read_sequence;
+    if (sequence <= first) {
+        return;
+    }
+    spool->read_sequence = sequence;
+    if (first < spool->gap_sequence) {
+        spool_note_lost(spool, first, (sequence < spool->gap_sequence ? sequence : spool->gap_sequence) - 1);
+    }
+    if (sequence > spool->own_sequence) {
+        spool_note_lost(spool, first > spool->own_sequence ? first : spool->own_sequence, sequence - 1);
+    }
+}
+
+static void begin_walk(struct spool *spool, uint32_t index)
+{
+    struct spool_read *read = &spool->read;
+    read->segment_index = index;
+    read->offset = SPOOL_SEGMENT_HEADER_BYTES;
+    read->bytes = 0;
+    spool_scan_begin(&read->scan, SPOOL_SEGMENT_HEADER_BYTES, (uint32_t)spool->options.payload_bytes_max,
+                     spool->segments[index].first_sequence, 0, UINT64_MAX);
+}
+
+/* Looks for the message of read_sequence, or the next one behind it, on the disk. */
+static enum spool_next walk(struct spool *spool)
+{
+    struct spool_read *read = &spool->read;
+    while (spool->read_sequence < spool->stage.first_sequence) {
+        if (read->is_out) {
+            return SPOOL_NEXT_LATER;
+        }
+        if (read->segment_index == SPOOL_NO_SEGMENT) {
+            uint32_t index = spool_find_segment(spool, spool->read_sequence);
+            if (index == SPOOL_NO_SEGMENT) {
+                skip_to(spool, spool->stage.first_sequence);
+                break;
+            }
+            begin_walk(spool, index);
+        }
+        const struct spool_segment *segment = &spool->segments[read->segment_index];
+        read->scan.segment_bytes = segment->end_offset;
+        read->scan.sequence_end = segment->last_sequence + 1;
+        struct spool_record record;
+        switch (spool_scan_next(&read->scan, read->offset, span_of(read->buffer, read->bytes), &record)) {
+        case SPOOL_FOUND_MESSAGE:
+            if (record.sequence >= spool->read_sequence) {
+                skip_to(spool, record.sequence);
+                spool->read_payload = record.payload;
+                return SPOOL_NEXT_MESSAGE;
+            }
+            break;
+        case SPOOL_FOUND_MARK:
+        case SPOOL_FOUND_TOO_LONG:
+            break;
+        case SPOOL_FOUND_MORE:
+            submit(spool);
+            return SPOOL_NEXT_LATER;
+        case SPOOL_FOUND_END:
+            skip_to(spool, segment->last_sequence + 1);
+            read->segment_index = SPOOL_NO_SEGMENT;
+            break;
+        }
+    }
+    return SPOOL_NEXT_NONE;
+}
+
+/* Where the stage has the message of read_sequence. */
+static size_t staged_at(const struct spool *spool)
+{
+    const struct spool_stage *stage = &spool->stage;
+    bool is_first = spool->read_sequence == stage->first_sequence;
+    return is_first ? stage->start : spool_stage_after(stage, spool->read_stage_at);
+}
+
+enum spool_next spool_peek(struct spool *spool, uint64_t *sequence, struct span *payload)
+{
+    if (spool->read_payload.data == NULL && walk(spool) == SPOOL_NEXT_LATER) {
+        return SPOOL_NEXT_LATER;
+    }
+    if (spool->read_payload.data == NULL && spool->read_sequence == spool->stage.next_sequence) {
+        return SPOOL_NEXT_NONE;
+    }
+    bool is_staged = spool->read_payload.data == NULL;
+    *sequence = spool->read_sequence;
+    *payload = is_staged ? spool_record_payload(spool->stage.bytes + staged_at(spool)) : spool->read_payload;
+    return SPOOL_NEXT_MESSAGE;
+}
+
+void spool_pass(struct spool *spool)
+{
+    CHECK(spool->read_sequence < spool->stage.next_sequence);
+    if (spool->read_payload.data == NULL) {
+        spool->read_stage_at = staged_at(spool);
+    }
+    spool->read_payload = span_of(NULL, 0);
+    spool->read_sequence++;
+}
+
+void spool_pass_all(struct spool *spool)
+{
+    spool->read_payload = span_of(NULL, 0);
+    spool->read_sequence = spool->stage.next_sequence;
+    spool->read_stage_at = spool->stage.last;
+    spool->read.segment_index = SPOOL_NO_SEGMENT;
+}

@@ -1,0 +1,534 @@
+/* SPDX-License-Identifier: MIT */
+/* Method: first all headers are read, which gives the order of the segments; then the segments, the newest first, so
+ * that the release marks in it tell which older ones need no reading. Up to there nothing is changed, and the start can
+ * be refused. Then missing files are made, and writing goes on behind what was found. */
+#include "arena.h"
+#include "check.h"
+#include "log.h"
+#include "spool_inside.h"
+#include "text.h"
+
+/* Of a segment that seems unused, so much is looked at: its header's page and the next one. */
+enum { LOOK_BYTES = 2 * SPOOL_PAGE_BYTES, NAME_DIGITS = 5, SEGMENTS_LEAST = 2, RECORD_BYTES_MIN = 32 };
+
+struct recovery {
+    struct spool *spool;
+    struct text *error;
+    uint64_t message_count;
+    uint64_t alien_count; /* segments that cannot be opened: they may hold any of the next sequences */
+    uint64_t foreign_count;
+    char foreign_name[64];
+    uint32_t newest_index;
+};
+
+/* ---- the folder ---- */
+
+static bool read_name(const char *name, uint32_t *index)
+{
+    *index = 0;
+    for (size_t i = 0; i < NAME_DIGITS; i++) {
+        if (name[i] < '0' || name[i] > '9') {
+            return false;
+        }
+        *index = *index * 10 + (uint32_t)(name[i] - '0');
+    }
+    return strcmp(name + NAME_DIGITS, ".segment") == 0 && *index < SPOOL_SEGMENTS_MAX;
+}
+
+static void on_name(void *argument, const char *name)
+{
+    struct recovery *recovery = argument;
+    uint32_t index;
+    if (read_name(name, &index)) {
+        recovery->spool->segments[index].is_there = true;
+    } else if (strcmp(name, "lock") != 0 && recovery->foreign_count++ == 0) {
+        (void)snprintf(recovery->foreign_name, sizeof recovery->foreign_name, "%s", name);
+    }
+}
+
+static bool refuse(struct recovery *recovery, const char *what)
+{
+    const struct port *port = recovery->spool->port;
+    text_string(recovery->error, what);
+    text_string(recovery->error, ": ");
+    text_string(recovery->error, port->error_text(port->context));
+    return false;
+}
+
+static bool enter_folder(struct recovery *recovery)
+{
+    struct spool *spool = recovery->spool;
+    struct port *port = spool->port;
+    char path[SPOOL_PATH_BYTES];
+    if (port->make_directory(port->context, spool->options.directory) != PORT_OK) {
+        return refuse(recovery, "the folder cannot be made");
+    }
+    (void)snprintf(path, sizeof path, "%s/lock", spool->options.directory);
+    switch (port->lock_file(port->context, path, &spool->lock)) {
+    case PORT_OK:
+        break;
+    case PORT_AGAIN:
+        spool->lock = PORT_NONE;
+        text_string(recovery->error, "another gateway is using this folder");
+        return false;
+    case PORT_CLOSED:
+    case PORT_FAILED:
+        spool->lock = PORT_NONE;
+        return refuse(recovery, "the folder cannot be locked");
+    }
+    if (port->list_directory(port->context, spool->options.directory, on_name, recovery) != PORT_OK) {
+        return refuse(recovery, "the folder cannot be read");
+    }
+    if (recovery->foreign_count > 0) {
+        log_event(spool->log, LOG_WARN, "spool_foreign_file", LOG_TEXT("name", recovery->foreign_name),
+                  LOG_U64("files", recovery->foreign_count));
+    }
+    return true;
+}
+
+/* ---- reading a segment ---- */
+
+struct segment_file {
+    port_file file;
+    uint64_t bytes;
+};
+
+static bool open_segment(struct spool *spool, uint32_t index, struct segment_file *opened)
+{
+    char path[SPOOL_PATH_BYTES];
+    spool_segment_path(spool, index, path);
+    switch (spool->port->open_file(spool->port->context, path, false, &opened->file, &opened->bytes)) {
+    case PORT_OK:
+        return true;
+    case PORT_AGAIN:
+    case PORT_CLOSED:
+    case PORT_FAILED:
+        break;
+    }
+    log_event(spool->log, LOG_ERROR, "spool_unreadable", LOG_TEXT("path", path),
+              LOG_TEXT("reason", spool->port->error_text(spool->port->context)));
+    return false;
+}
+
+/* Reads into the reader's buffer; what lies behind a short file's end is zero. */
+static void read_part(struct spool *spool, const struct segment_file *opened, uint32_t offset, size_t bytes,
+                      size_t *unreadable_bytes)
+{
+    uint8_t *buffer = spool->read.buffer;
+    size_t there_bytes = opened->bytes > offset ? (size_t)(opened->bytes - offset) : 0;
+    size_t read_bytes = bytes < there_bytes ? bytes : there_bytes;
+    *unreadable_bytes = 0;
+    if (read_bytes > 0) {
+        spool_read_piece(spool->port, opened->file, offset, buffer, read_bytes, unreadable_bytes);
+    }
+    memset(buffer + read_bytes, 0, bytes - read_bytes);
+}
+
+static void note_unreadable(struct spool *spool, uint32_t index, size_t bytes)
+{
+    if (bytes > 0) {
+        log_event(spool->log, LOG_WARN, "spool_unreadable", LOG_U64("segment", index), LOG_U64("bytes", bytes),
+                  LOG_TEXT("reason", spool->port->error_text(spool->port->context)));
+    }
+}
+
+struct walk {
+    uint64_t first_sequence; /* of the messages found; 0: none */
+    uint64_t last_sequence;
+    uint64_t message_count; /* not released */
+    uint64_t place_count;   /* that are damaged */
+    uint64_t missing_count;
+    uint64_t too_long_bytes;
+    size_t unreadable_bytes;
+    struct spool_scan scan;
+};
+
+static void note_message(struct recovery *recovery, struct walk *walk, const struct spool_record *record)
+{
+    struct spool *spool = recovery->spool;
+    uint64_t expected = walk->last_sequence + 1;
+    if (walk->first_sequence == 0) {
+        walk->first_sequence = record->sequence;
+    }
+    walk->last_sequence = record->sequence;
+    if (record->sequence > spool->released_sequence) {
+        uint64_t missing_from = expected > spool->released_sequence ? expected : spool->released_sequence + 1;
+        walk->missing_count += record->sequence - missing_from;
+        walk->place_count += record->is_behind_hole;
+        walk->message_count++;
+        spool->handler->on_found(spool->context, record->payload);
+    }
+}
+
+static void walk_segment(struct recovery *recovery, const struct segment_file *opened,
+                         const struct spool_header *header, uint64_t sequence_end, struct walk *walk)
+{
+    struct spool *spool = recovery->spool;
+    uint32_t segment_bytes = spool->options.segment_bytes;
+    uint32_t offset = SPOOL_SEGMENT_HEADER_BYTES;
+    size_t bytes = 0;
+    *walk = (struct walk){.last_sequence = header->first_sequence - 1};
+    spool_scan_begin(&walk->scan, segment_bytes, (uint32_t)spool->options.payload_bytes_max, header->first_sequence,
+                     header->released, sequence_end);
+    for (;;) {
+        struct spool_record record;
+        switch (spool_scan_next(&walk->scan, offset, span_of(spool->read.buffer, bytes), &record)) {
+        case SPOOL_FOUND_MESSAGE:
+            note_message(recovery, walk, &record);
+            break;
+        case SPOOL_FOUND_MARK:
+            if (record.sequence > spool->released_sequence) {
+                spool->released_sequence = record.sequence;
+            }
+            if (record.sequence >= walk->last_sequence) {
+                walk->place_count = 0; /* what was damaged was done with */
+                walk->missing_count = 0;
+                walk->message_count = 0;
+            }
+            break;
+        case SPOOL_FOUND_TOO_LONG:
+            if (record.sequence > spool->released_sequence) {
+                walk->too_long_bytes = record.payload_bytes;
+            }
+            break;
+        case SPOOL_FOUND_MORE: {
+            size_t unreadable_bytes;
+            size_t left_bytes = segment_bytes - walk->scan.offset;
+            offset = walk->scan.offset;
+            bytes = left_bytes < spool->read.buffer_bytes_max ? left_bytes : spool->read.buffer_bytes_max;
+            read_part(spool, opened, offset, bytes, &unreadable_bytes);
+            walk->unreadable_bytes += unreadable_bytes;
+            break;
+        }
+        case SPOOL_FOUND_END:
+            return;
+        }
+    }
+}
+
+/* ---- headers ---- */
+
+/* A header that is damaged: the records say which sequences the segment has. */
+static void find_sequences(struct recovery *recovery, uint32_t index, const struct segment_file *opened)
+{
+    struct spool *spool = recovery->spool;
+    struct spool_segment *segment = &spool->segments[index];
+    struct walk walk;
+    log_event(spool->log, LOG_WARN, "spool_header_damaged", LOG_U64("segment", index));
+    const struct spool_header unknown = {.first_sequence = 1, .released = 0};
+    walk_segment(recovery, opened, &unknown, UINT64_MAX, &walk);
+    segment->is_header_damaged = true;
+    segment->first_sequence = walk.first_sequence;
+    spool_set_state(spool, index, walk.first_sequence == 0 ? SPOOL_SEGMENT_FREE : SPOOL_SEGMENT_KEPT);
+}
+
+static bool judge_header(struct recovery *recovery, uint32_t index, const struct segment_file *opened)
+{
+    struct spool *spool = recovery->spool;
+    struct spool_segment *segment = &spool->segments[index];
+    struct spool_header header;
+    size_t unreadable_bytes;
+    size_t look_bytes = LOOK_BYTES < spool->options.segment_bytes ? LOOK_BYTES : spool->options.segment_bytes;
+    read_part(spool, opened, 0, look_bytes, &unreadable_bytes);
+    note_unreadable(spool, index, unreadable_bytes);
+    switch (spool_header_read(spool->read.buffer, spool->options.segment_bytes, &header)) {
+    case SPOOL_HEADER_VALID:
+        segment->number = header.number;
+        segment->first_sequence = header.first_sequence;
+        spool_set_state(spool, index, SPOOL_SEGMENT_KEPT);
+        if (header.released > spool->released_sequence) {
+            spool->released_sequence = header.released;
+        }
+        return true;
+    case SPOOL_HEADER_OTHER_VERSION:
+        text_string(recovery->error, "its files are of version ");
+        text_u64(recovery->error, header.version);
+        text_string(recovery->error, " with segments of ");
+        text_u64(recovery->error, header.segment_bytes);
+        text_string(recovery->error, " bytes, which this program does not read; let the program that wrote them send "
+                                     "what they hold, or name another folder");
+        return false;
+    case SPOOL_HEADER_UNUSED:
+        if (unreadable_bytes == 0 && spool_is_zero(spool->read.buffer, look_bytes)) {
+            spool_set_state(spool, index, SPOOL_SEGMENT_FREE);
+            return true;
+        }
+        break;
+    case SPOOL_HEADER_DAMAGED:
+        break;
+    }
+    find_sequences(recovery, index, opened);
+    return true;
+}
+
+static bool read_headers(struct recovery *recovery)
+{
+    struct spool *spool = recovery->spool;
+    for (uint32_t index = 0; index < SPOOL_SEGMENTS_MAX; index++) {
+        struct segment_file opened;
+        if (!spool->segments[index].is_there) {
+            continue;
+        }
+        if (!open_segment(spool, index, &opened)) {
+            spool_set_state(spool, index, SPOOL_SEGMENT_ALIEN);
+            recovery->alien_count++;
+            continue;
+        }
+        if (opened.bytes < spool->options.segment_bytes) {
+            log_event(spool->log, LOG_WARN, "spool_short_segment", LOG_U64("segment", index),
+                      LOG_U64("bytes", opened.bytes));
+        }
+        bool is_readable = judge_header(recovery, index, &opened);
+        spool->port->close_file(spool->port->context, opened.file);
+        if (!is_readable) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* ---- the messages ---- */
+
+static bool is_before(const struct spool *spool, uint32_t a, uint32_t b)
+{
+    const struct spool_segment *left = &spool->segments[a];
+    const struct spool_segment *right = &spool->segments[b];
+    if (left->first_sequence != right->first_sequence) {
+        return left->first_sequence < right->first_sequence;
+    }
+    return left->number != right->number ? left->number < right->number : a < b;
+}
+
+/* Of the kept segments, the last one that stands before `before`; of those with the same first sequence the one with
+ * the higher number is later. */
+static uint32_t find_before(const struct spool *spool, uint32_t before)
+{
+    uint32_t found = SPOOL_NO_SEGMENT;
+    for (uint32_t index = 0; index < spool->segment_end; index++) {
+        if (spool->segments[index].state == SPOOL_SEGMENT_KEPT && index != before &&
+            (before == SPOOL_NO_SEGMENT || is_before(spool, index, before)) &&
+            (found == SPOOL_NO_SEGMENT || is_before(spool, found, index))) {
+            found = index;
+        }
+    }
+    return found;
+}
+
+static void tell_findings(const struct recovery *recovery, uint32_t index, const struct walk *walk)
+{
+    struct spool *spool = recovery->spool;
+    note_unreadable(spool, index, walk->unreadable_bytes);
+    if (walk->place_count > 0) {
+        log_event(spool->log, LOG_WARN, "spool_damaged", LOG_U64("segment", index),
+                  LOG_U64("places", walk->place_count), LOG_U64("messages", walk->missing_count));
+    }
+    if (index == recovery->newest_index && !walk->scan.is_tail_clean) {
+        log_event(spool->log, LOG_WARN, "spool_tail_cut", LOG_U64("segment", index),
+                  LOG_U64("offset", walk->scan.tail_offset),
+                  LOG_TEXT("cause", "what was being written when the gateway ended was never accepted"));
+    }
+}
+
+static bool read_segment(struct recovery *recovery, uint32_t index, uint64_t sequence_end)
+{
+    struct spool *spool = recovery->spool;
+    struct spool_segment *segment = &spool->segments[index];
+    struct segment_file opened;
+    struct walk walk;
+    segment->last_sequence = segment->first_sequence - 1;
+    segment->end_offset = SPOOL_SEGMENT_HEADER_BYTES;
+    if (!open_segment(spool, index, &opened)) {
+        return true; /* it was there a moment ago; what it held shows as lost */
+    }
+    struct spool_header header = {.first_sequence = segment->first_sequence, .released = 0};
+    if (!segment->is_header_damaged) {
+        size_t unreadable_bytes;
+        read_part(spool, &opened, 0, SPOOL_SEGMENT_HEADER_BYTES, &unreadable_bytes);
+        (void)spool_header_read(spool->read.buffer, spool->options.segment_bytes, &header);
+    }
+    walk_segment(recovery, &opened, &header, sequence_end, &walk);
+    spool->port->close_file(spool->port->context, opened.file);
+    if (walk.too_long_bytes > 0) {
+        text_string(recovery->error, "a message of ");
+        text_u64(recovery->error, walk.too_long_bytes);
+        text_string(recovery->error, " bytes stands in it, which is more than MAX_MESSAGE_BYTES allows for");
+        return false;
+    }
+    segment->last_sequence = walk.last_sequence;
+    segment->end_offset = walk.scan.tail_offset;
+    recovery->message_count += walk.message_count;
+    tell_findings(recovery, index, &walk);
+    return true;
+}
+
+static bool read_segments(struct recovery *recovery)
+{
+    struct spool *spool = recovery->spool;
+    uint64_t sequence_end = UINT64_MAX;
+    uint64_t last_sequence = spool->released_sequence;
+    recovery->newest_index = find_before(spool, SPOOL_NO_SEGMENT);
+    for (uint32_t index = recovery->newest_index; index != SPOOL_NO_SEGMENT; index = find_before(spool, index)) {
+        struct spool_segment *segment = &spool->segments[index];
+        if (sequence_end > spool->released_sequence + 1) {
+            if (!read_segment(recovery, index, sequence_end)) {
+                return false;
+            }
+        } else {
+            segment->last_sequence = segment->first_sequence - 1; /* all released: not read */
+        }
+        last_sequence = segment->last_sequence > last_sequence ? segment->last_sequence : last_sequence;
+        sequence_end = segment->first_sequence;
+        if (segment->number >= spool->next_number) {
+            spool->next_number = segment->number + 1;
+        }
+    }
+    if (spool->released_sequence > last_sequence) {
+        last_sequence = spool->released_sequence;
+    }
+    spool->gap_sequence = last_sequence + 1;
+    spool->own_sequence =
+        spool->gap_sequence + recovery->alien_count * (spool->options.segment_bytes / RECORD_BYTES_MIN);
+    spool->next_number += recovery->alien_count;
+    return true;
+}
+
+/* ---- going on ---- */
+
+static bool make_segment(struct spool *spool, uint32_t index)
+{
+    struct port *port = spool->port;
+    char path[SPOOL_PATH_BYTES];
+    struct segment_file opened;
+    spool_segment_path(spool, index, path);
+    if (port->open_file(port->context, path, true, &opened.file, &opened.bytes) != PORT_OK) {
+        return false;
+    }
+    bool is_made = port->preallocate(port->context, opened.file, spool->options.segment_bytes) == PORT_OK;
+    port->close_file(port->context, opened.file);
+    return is_made;
+}
+
+/* Makes those that are missing, and sees to it that all have their space. */
+static bool make_segments(struct recovery *recovery)
+{
+    struct spool *spool = recovery->spool;
+    struct port *port = spool->port;
+    char reason[SPOOL_ERROR_BYTES] = "";
+    uint32_t made_count = 0;
+    for (uint32_t index = 0; index < spool->segment_count; index++) {
+        struct spool_segment *segment = &spool->segments[index];
+        if (segment->state == SPOOL_SEGMENT_ALIEN) {
+            continue;
+        }
+        if (!segment->is_there && index < spool->segment_end) {
+            log_event(spool->log, LOG_WARN, "spool_segment_missing", LOG_U64("segment", index));
+        }
+        if (make_segment(spool, index)) {
+            made_count++;
+            if (segment->state == SPOOL_SEGMENT_ABSENT) {
+                spool_set_state(spool, index, SPOOL_SEGMENT_FREE);
+            }
+            continue;
+        }
+        (void)snprintf(reason, sizeof reason, "%s", port->error_text(port->context));
+        if (segment->state == SPOOL_SEGMENT_FREE) {
+            spool_set_state(spool, index, SPOOL_SEGMENT_ABSENT);
+        }
+        if (!segment->is_there) {
+            char path[SPOOL_PATH_BYTES];
+            spool_segment_path(spool, index, path);
+            (void)port->remove_file(port->context, path); /* it may not even be there */
+        }
+    }
+    if (made_count < spool->segment_count) {
+        log_event(spool->log, LOG_ERROR, "spool_short", LOG_U64("segments", made_count),
+                  LOG_U64("wanted", spool->segment_count), LOG_TEXT("reason", reason));
+    }
+    if (made_count >= SEGMENTS_LEAST) {
+        return true;
+    }
+    text_string(recovery->error, "no segments can be made: ");
+    text_string(recovery->error, reason);
+    return false;
+}
+
+/* What the setting does not count in is read until it is empty, and goes at the start after that. */
+static void remove_surplus(struct spool *spool)
+{
+    uint64_t surplus_count = 0;
+    for (uint32_t index = spool->segment_count; index < spool->segment_end; index++) {
+        if (spool->segments[index].state == SPOOL_SEGMENT_FREE) {
+            char path[SPOOL_PATH_BYTES];
+            spool_segment_path(spool, index, path);
+            (void)spool->port->remove_file(spool->port->context, path);
+            spool_set_state(spool, index, SPOOL_SEGMENT_ABSENT);
+        }
+        surplus_count += spool->segments[index].state == SPOOL_SEGMENT_KEPT;
+    }
+    if (surplus_count > 0) {
+        log_event(spool->log, LOG_INFO, "spool_surplus", LOG_U64("segments", surplus_count));
+    }
+}
+
+/* Segments without a message that is not released become free; the newest is written on, where it can be. */
+static void sort_out(struct recovery *recovery)
+{
+    struct spool *spool = recovery->spool;
+    for (uint32_t index = 0; index < spool->segment_end; index++) {
+        struct spool_segment *segment = &spool->segments[index];
+        if (segment->state == SPOOL_SEGMENT_KEPT &&
+            (segment->last_sequence < segment->first_sequence || segment->last_sequence <= spool->released_sequence)) {
+            spool_set_state(spool, index, SPOOL_SEGMENT_FREE);
+        }
+    }
+    uint32_t newest = recovery->newest_index;
+    if (newest != SPOOL_NO_SEGMENT) {
+        const struct spool_segment *segment = &spool->segments[newest];
+        spool->last_index = newest < spool->segment_count ? newest : spool->last_index;
+        if (segment->state == SPOOL_SEGMENT_KEPT && newest < spool->segment_count && !segment->is_header_damaged) {
+            spool_set_state(spool, newest, SPOOL_SEGMENT_WRITTEN);
+            spool->written_index = newest;
+        }
+    }
+    spool->oldest_index = spool_find_segment(spool, 0);
+}
+
+static bool recover(struct recovery *recovery)
+{
+    struct spool *spool = recovery->spool;
+    struct port *port = spool->port;
+    char parent[SPOOL_PATH_BYTES];
+    if (!enter_folder(recovery) || !read_headers(recovery) || !read_segments(recovery)) {
+        return false;
+    }
+    sort_out(recovery);
+    if (!make_segments(recovery)) {
+        return false;
+    }
+    remove_surplus(spool);
+    (void)snprintf(parent, sizeof parent, "%s/..", spool->options.directory);
+    if (port->sync_directory(port->context, spool->options.directory) != PORT_OK ||
+        port->sync_directory(port->context, parent) != PORT_OK) {
+        return refuse(recovery, "the folder cannot be synced");
+    }
+    return true;
+}
+
+bool spool_open(struct spool *spool, struct text *error)
+{
+    struct recovery recovery = {.spool = spool, .error = error, .newest_index = SPOOL_NO_SEGMENT};
+    spool->next_number = 1;
+    if (!recover(&recovery)) {
+        spool_release_files(spool);
+        return false;
+    }
+    spool->read_sequence = spool->released_sequence + 1;
+    spool->marked_sequence = spool->released_sequence;
+    spool->written_sequence = spool->own_sequence - 1;
+    spool_stage_begin(&spool->stage, spool->own_sequence);
+    log_event(spool->log, LOG_INFO, "spool_opened", LOG_TEXT("directory", spool->options.directory),
+              LOG_U64("messages", recovery.message_count), LOG_U64("next", spool->own_sequence),
+              LOG_U64("released", spool->released_sequence), LOG_U64("segments", spool->segment_count),
+              LOG_U64("free", spool->free_count));
+    return true;
+}

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: MIT
+"""RabbitMQ is away for longer than memory lasts, and the gateway is killed meanwhile: what was accepted or queued is
+stored, once, in order."""
+
+import json
+import time
+
+import pytest
+from clients import Client
+from load import Load
+from process import wait_until
+
+SMALL = {"OUTBOX_MESSAGES": "256", "PUBLISH_WINDOW": "128", "AMQP_HEARTBEAT": "2"}
+
+
+def start(pipeline, **settings):
+    gateway = pipeline.gateway(**{**SMALL, **settings})
+    pipeline.processor(AMQP_HEARTBEAT="2")
+    pipeline.wait_connected(gateway)
+    return gateway
+
+
+def written_bytes(gateway):
+    """What the process has given to the disk so far."""
+    with open(f"/proc/{gateway.popen.pid}/io", encoding="ascii") as text:
+        return int(dict(line.split(": ") for line in text.read().splitlines())["write_bytes"])
+
+
+@pytest.mark.short
+def test_an_outage_longer_than_memory(pipeline):
+    gateway = start(pipeline)
+    load = Load(gateway, pause_s=0.002)
+    load.wait_stored(50)
+    pipeline.broker.kill9()
+    load.wait_sent(400)
+    wait_until(lambda: all(sender.accepted for sender in load.senders), 60, "every client to hear accepted")
+    load.wait_sent(100)
+    pipeline.broker.restart()
+    load.wait_stored(50, 120)
+    load.end(120)
+    load.assert_all_rows(pipeline)
+    assert not any(sender.busy_count for sender in load.senders)
+    gateway.wait_log(event="spool_drained")
+
+
+def test_a_memory_alarm(pipeline):
+    gateway = start(pipeline)
+    load = Load(gateway)
+    load.wait_stored(50)
+    pipeline.broker.memory_alarm(True)
+    wait_until(lambda: all(len(sender.accepted) > 100 for sender in load.senders), 60, "accepted receipts")
+    assert not any(sender.busy_count for sender in load.senders)
+    pipeline.broker.memory_alarm(False)
+    load.wait_stored(50, 120)
+    load.end(120)
+    load.assert_all_rows(pipeline)
+
+
+@pytest.mark.short
+def test_killed_in_the_outage_and_while_it_drains(pipeline):
+    gateway = start(pipeline)
+    pipeline.broker.stop()
+    known = {}
+    with Client(gateway.url("dev-7", "?receipts=accepted,queued")) as client:
+        for number in range(1500):
+            client.send({"type": "text", "content": number, "id": f"m{number}"})
+        while sum(status == "accepted" for status in known.values()) < 1000:
+            receipt = json.loads(client.receive_text(60))
+            known[receipt["id"]] = receipt["status"]
+        gateway.kill9()
+    pipeline.broker.cont()
+    for pause_s in (0.05, 0.2, 0.5, 1.0):
+        gateway.start()
+        time.sleep(pause_s)
+        gateway.kill9()
+    gateway.start()
+    gateway.wait_log(event="spool_opened")
+    wait_until(lambda: set(known) <= set(pipeline.message_ids("dev-7")), 120, "what was accepted to be stored")
+    with Client(gateway.url("dev-7")) as client:  # and what comes now is stored behind it
+        client.store()
+    ids = [each for each in pipeline.message_ids("dev-7") if each.startswith("m")]
+    assert ids == sorted(ids, key=lambda each: int(each[1:]))
+    assert len(ids) == len(set(ids))
+
+
+def test_ended_in_good_order_in_an_outage(pipeline):
+    gateway = start(pipeline)
+    pipeline.broker.stop()
+    with Client(gateway.url("dev-7", "?receipts=accepted")) as client:
+        for number in range(600):
+            client.send({"type": "text", "content": number, "id": f"m{number}"})
+        wait_until(lambda: json.loads(client.receive_text(60))["id"] == "m599", 60, "the last receipt")
+        assert gateway.end() == 0
+    assert gateway.log(event="drain_kept", messages=600)
+    pipeline.broker.cont()
+    gateway.start()
+    wait_until(lambda: len(pipeline.message_ids("dev-7")) == 600, 120, "all of them to be stored")
+
+
+def test_a_second_gateway_cannot_have_the_folder(pipeline):
+    gateway = start(pipeline)
+    with pytest.raises(Exception, match="ended while starting"):
+        pipeline.gateway(SPOOL_DIR=gateway.folder / "spool")
+    output = pipeline.programs.pop().output.read_text("utf-8")
+    assert "SPOOL_DIR=" in output and "another gateway is using this folder" in output
+
+
+@pytest.mark.unsanitized
+def test_while_the_broker_is_well_the_disk_is_not_touched(pipeline):
+    gateway = start(pipeline, LOG_LEVEL="warn", GATEWAY_LOG_FILE="/dev/null")
+    load = Load(gateway, pause_s=0.0005)
+    load.wait_stored(100)
+    before = written_bytes(gateway)
+    load.wait_stored(1000, 120)
+    load.end(120)
+    assert written_bytes(gateway) == before

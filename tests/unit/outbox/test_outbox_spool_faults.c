@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: MIT */
+/* Kills, power cuts and disks that fail, in the middle of it. */
+#define _XOPEN_SOURCE 700
+#include "outbox_spool_case.h"
+
+static void the_next_start_sends_what_was_accepted(void **state)
+{
+    (void)state;
+    struct test *test = make();
+    break_broker(test);
+    take(test, 80);
+    rig_pass(&test->rig, 1000, 50);
+    take(test, 400);
+    rig_settle(&test->rig);
+    assert_int_equal(test->accepted_count, 480);
+    die(test, FAULTY_CUT_LOSES);
+    take(test, 30); /* of the new start: they go behind */
+    mend_broker(test);
+    finish(test);
+    assert_int_equal(test->queued_count, 510);
+    assert_int_equal(test->rig.broker.publish_count, 510);
+    end(test);
+}
+
+static void killed_again_and_again_while_it_drains(void **state)
+{
+    (void)state;
+    static const enum faulty_cut cuts[] = {FAULTY_CUT_KEEPS, FAULTY_CUT_LOSES, FAULTY_CUT_TEARS};
+    struct test *test = make();
+    break_broker(test);
+    take(test, 80);
+    rig_pass(&test->rig, 1000, 50);
+    take(test, 900);
+    rig_settle(&test->rig);
+    mend_broker(test);
+    for (int i = 0; i < 25; i++) {
+        for (int turn = 0; turn < 3 + i * 2; turn++) {
+            rig_pass(&test->rig, 20, 20);
+            if (turn % 4 == 0) {
+                (void)take_one(test);
+            }
+        }
+        die(test, cuts[i % 3]);
+    }
+    finish(test);
+    end(test);
+}
+
+static void a_message_keeps_its_made_id_and_its_queue(void **state)
+{
+    (void)state;
+    struct test *test = make();
+    break_broker(test);
+    const struct outbox_message message = {.client_id = span_text("dev-7"),
+                                           .type = span_text("text"),
+                                           .content = span_text("\"x\""),
+                                           .received_wall_ms = 1795449192123,
+                                           .queue_index = 1};
+    char made[OUTBOX_ID_BYTES_MAX + 1] = "dev-7:";
+    struct text text = text_in(made, sizeof made - 1);
+    text.used_bytes = 6;
+    outbox_write_id(test->rig.outbox, &text, 1);
+    made[text.used_bytes] = '\0';
+    assert_int_equal(outbox_take(test->rig.outbox, &message, test->rig.now_ms), OUTBOX_TAKEN);
+    /* No receipt by id comes for it, so the rest of the test's ledger does not know it. */
+    outbox_secure(test->rig.outbox);
+    test->faulty.is_held = true;
+    (void)outbox_turn(test->rig.outbox, test->rig.now_ms);
+    faulty_work(&test->faulty);
+    test->faulty.is_held = false;
+    struct outbox *outbox = test->rig.outbox;
+    amqp_link_close(outbox_link(outbox), test->rig.now_ms);
+    amqp_link_close(outbox_link(outbox), test->rig.now_ms);
+    faulty_cut_power(&test->faulty, FAULTY_CUT_LOSES);
+    amqp_link_release(outbox_link(outbox));
+    free(test->memory);
+    test->queues[1] = span_text("other"); /* ROUTES changed meanwhile */
+    assert_true(make_outbox(test));
+    test->rig.broker.acks = false;
+    mend_broker(test);
+    outbox_start(test->rig.outbox, test->rig.now_ms);
+    for (int i = 0; i < 100 && test->rig.broker.publish_count == 0; i++) {
+        rig_settle(&test->rig);
+        rig_pass(&test->rig, 100, 50);
+    }
+    const struct fake_publish *publish = &test->rig.broker.publishes[0];
+    assert_string_equal(publish->message_id, made);
+    assert_string_equal(publish->routing_key, "voice");
+    assert_int_equal(publish->timestamp_s, 1795449192);
+    assert_int_equal(test->rig.broker.passive_count % 3, 0); /* the third queue is declared too */
+    assert_int_equal(rig_log_count(&test->rig, "event=queue_of_spool queue=voice"), 1);
+    /* A receipt of the processor finds it, as one of no connection that there is. */
+    struct outbox_origin origin;
+    uint64_t number;
+    struct span ref = span_text(publish->correlation_id);
+    assert_int_equal(outbox_settle(test->rig.outbox, span_text("dev-8"), ref, &origin, &number), OUTBOX_REF_FOREIGN);
+    assert_false(outbox_empty(test->rig.outbox));
+    test->is_without_id = true;
+    assert_int_equal(outbox_settle(test->rig.outbox, span_text("dev-7"), ref, &origin, &number), OUTBOX_REF_OURS);
+    assert_true(outbox_empty(test->rig.outbox));
+    assert_int_equal(origin.session_generation, 0);
+    assert_int_equal(number, 0);
+    end(test);
+}
+
+static void a_failing_disk_accepts_nothing_and_loses_nothing(void **state)
+{
+    (void)state;
+    struct test *test = make();
+    rig_pass(&test->rig, 1000, 50);
+    break_broker(test);
+    faulty_fail(&test->faulty, FAULTY_SYNC, 0, UINT64_MAX, "Input/output error");
+    take(test, 60);
+    rig_pass(&test->rig, 20000, 100);
+    assert_int_equal(test->accepted_count, 0);
+    assert_true(outbox_spool_counters(test->rig.outbox)->is_failing);
+    faulty_heal(&test->faulty);
+    rig_pass(&test->rig, 31000, 100);
+    assert_int_equal(test->accepted_count, 60);
+    faulty_fail(&test->faulty, FAULTY_SYNC, 0, UINT64_MAX, "Input/output error");
+    take(test, 30);
+    rig_pass(&test->rig, 2000, 100);
+    assert_int_equal(test->accepted_count, 60);
+    mend_broker(test); /* the broker is back before the disk is */
+    finish(test);
+    assert_int_equal(test->queued_count, 90);
+    assert_int_equal(test->accepted_count, 60);
+    faulty_heal(&test->faulty);
+    end(test);
+}
+
+/* At the end of the program what is not confirmed goes to the disk, without waiting for anything. */
+static void what_is_secured_outlives_the_end(void **state)
+{
+    (void)state;
+    struct test *test = make();
+    rig_pass(&test->rig, 1000, 50);
+    assert_true(outbox_is_secure(test->rig.outbox));
+    test->rig.broker.acks = false;
+    take(test, 40);
+    rig_settle(&test->rig);
+    assert_false(outbox_is_secure(test->rig.outbox));
+    outbox_secure(test->rig.outbox);
+    rig_settle(&test->rig);
+    assert_true(outbox_is_secure(test->rig.outbox));
+    assert_int_equal(test->accepted_count, 40);
+    die(test, FAULTY_CUT_LOSES);
+    test->rig.broker.acks = true;
+    finish(test);
+    assert_int_equal(test->queued_count, 40);
+    end(test);
+}
+
+/* All of it at once: a broker that comes and goes, a disk that fails, kills and power cuts. */
+static void anything_may_happen(void **state)
+{
+    (void)state;
+    static const enum faulty_cut cuts[] = {FAULTY_CUT_KEEPS, FAULTY_CUT_LOSES, FAULTY_CUT_TEARS};
+    for (unsigned seed = 1; seed <= 6; seed++) {
+        struct test *test = make();
+        srand(seed);
+        for (int step = 0; step < 700; step++) {
+            int dice = rand() % 100;
+            if (dice < 45) {
+                for (int i = rand() % 12; i > 0 && test->rig.broker.publish_count < FAKE_PUBLISHES_MAX - 4000; i--) {
+                    (void)take_one(test);
+                }
+            } else if (dice < 75) {
+                rig_pass(&test->rig, (uint64_t)(rand() % 400), 50);
+            } else if (dice < 83) {
+                rig_settle(&test->rig);
+            } else if (dice < 87) {
+                break_broker(test);
+            } else if (dice < 92) {
+                mend_broker(test);
+            } else if (dice < 95) {
+                faulty_fail(&test->faulty, rand() % 2 == 0 ? FAULTY_SYNC : FAULTY_WRITE, (uint64_t)(rand() % 3),
+                            1 + (uint64_t)(rand() % 3), "Input/output error");
+            } else if (dice < 97 && test->rig.broker.publish_count < FAKE_PUBLISHES_MAX - 4000) {
+                die(test, cuts[rand() % 3]);
+            }
+            check_order(test);
+        }
+        faulty_heal(&test->faulty);
+        mend_broker(test);
+        rig_pass(&test->rig, 31000, 500);
+        finish(test);
+        end(test);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_next_start_sends_what_was_accepted),
+        cmocka_unit_test(killed_again_and_again_while_it_drains),
+        cmocka_unit_test(a_message_keeps_its_made_id_and_its_queue),
+        cmocka_unit_test(a_failing_disk_accepts_nothing_and_loses_nothing),
+        cmocka_unit_test(what_is_secured_outlives_the_end),
+        cmocka_unit_test(anything_may_happen),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
