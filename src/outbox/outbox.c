@@ -300,6 +300,14 @@ bool outbox_closed(const struct outbox *outbox)
     return amqp_link_state(outbox->uplink.link) == AMQP_LINK_DOWN && flow_is_closed(&outbox->flow);
 }
 
+static enum outbox_spool_state spool_state(const struct outbox *outbox)
+{
+    if (!outbox->flow.is_begun) {
+        return OUTBOX_SPOOL_EMPTY;
+    }
+    return outbox->flow.is_draining ? OUTBOX_SPOOL_DRAINING : OUTBOX_SPOOL_WAITING;
+}
+
 const struct outbox_counters *outbox_counters(struct outbox *outbox)
 {
     outbox->counters.accepted_count = outbox->flow.accepted_count;
@@ -308,6 +316,7 @@ const struct outbox_counters *outbox_counters(struct outbox *outbox)
     outbox->counters.depth_bytes = window_bytes(&outbox->window);
     outbox->counters.in_flight_count = (uint32_t)window_in_flight(&outbox->window);
     outbox->counters.window_count = outbox->uplink.window_count;
+    outbox->counters.spool_state = spool_state(outbox);
     return &outbox->counters;
 }
 

@@ -58,6 +58,13 @@ struct outbox_message {
     struct outbox_origin origin;
 };
 
+/* Of the messages on the disk. */
+enum outbox_spool_state {
+    OUTBOX_SPOOL_EMPTY,   /* there are none, or there is no spool */
+    OUTBOX_SPOOL_WAITING, /* the broker takes none */
+    OUTBOX_SPOOL_DRAINING
+};
+
 enum outbox_taken {
     OUTBOX_TAKEN,
     OUTBOX_FULL /* nothing was taken; on_room follows when there is room again */
@@ -122,6 +129,7 @@ struct outbox_counters {
     size_t depth_bytes;       /* in memory */
     uint32_t in_flight_count; /* published and undecided */
     uint32_t window_count;    /* how many may be, now */
+    enum outbox_spool_state spool_state;
 };
 
 /* Takes the outbox with its link from `arena`. NULL while the arena measures, never otherwise. All that is pointed at

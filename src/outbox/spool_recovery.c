@@ -106,7 +106,8 @@ static bool open_segment(struct spool *spool, uint32_t index, struct segment_fil
         break;
     }
     log_event(spool->log, LOG_ERROR, "spool_unreadable", LOG_TEXT("path", path),
-              LOG_TEXT("reason", spool->port->error_text(spool->port->context)));
+              LOG_TEXT("reason", spool->port->error_text(spool->port->context)),
+              LOG_TEXT("remedy", "see to the file's rights and the disk, and start again: it is left as it is"));
     return false;
 }
 
@@ -442,7 +443,8 @@ static bool make_segments(struct recovery *recovery)
     }
     if (made_count < spool->segment_count) {
         log_event(spool->log, LOG_ERROR, "spool_short", LOG_U64("segments", made_count),
-                  LOG_U64("wanted", spool->segment_count), LOG_TEXT("reason", reason));
+                  LOG_U64("wanted", spool->segment_count), LOG_TEXT("reason", reason),
+                  LOG_TEXT("remedy", "see to the disk and start again; until then the spool holds less"));
     }
     if (made_count >= SEGMENTS_LEAST) {
         return true;

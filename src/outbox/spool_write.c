@@ -234,7 +234,9 @@ static void give_up_segment(struct spool *spool, uint64_t now_ms)
     log_event(spool->log, LOG_ERROR, "spool_write_failed", LOG_TEXT("path", write->path),
               LOG_TEXT("reason", write->error),
               LOG_U64("messages", spool->stage.next_sequence - spool->stage.first_sequence),
-              LOG_U64("retry_ms", spool->retry_wait_ms));
+              LOG_U64("retry_ms", spool->retry_wait_ms),
+              LOG_TEXT("remedy", "see to the disk (the kernel's log says more); until a write succeeds nothing is "
+                                 "accepted, and it is tried again by itself"));
     if (segment->failure_count < UINT16_MAX) {
         segment->failure_count++;
     }

@@ -5,9 +5,10 @@ The machine is shared and noisy, and everything runs on the same cores. So what 
 one run (limit, gateway, limit, gateway, ...), each pair gives one ratio, and the median of the ratios counts.
 """
 
+import datetime
 import time
 
-from stage import DepthSampler, Failure, median, memory_kib, wait_until
+from stage import DepthSampler, Failure, median, memory_kib, wait_until, written_bytes
 
 
 # In the open loops at 10,000 msg/s messages are due in bursts of ten: a load generator that wakes for each of them
@@ -226,6 +227,93 @@ def rows(stage, quick):
     return found
 
 
+def usage(gateway):
+    """The gateway's counters, which SIGHUP makes it log."""
+    before = len(gateway.log(event="memory_used"))
+    gateway.hang_up()
+    wait_until(lambda: len(gateway.log(event="memory_used")) > before, 30, "memory_used in the log")
+    return {key: int(value) for key, value in gateway.log(event="memory_used")[-1].items() if value.isdigit()}
+
+
+def log_seconds(line):
+    """The time of a log line."""
+    return datetime.datetime.fromisoformat(line["ts"].replace("Z", "+00:00")).timestamp()
+
+
+def outage(stage, gateway, quick):
+    """The broker is stopped, 100 clients go on sending, and then it goes on: what was accepted a second, what was
+    drained a second, and how it was written."""
+    before = usage(gateway)
+    drained, told = (len(gateway.log(event=event)) for event in ("spool_drained", "spool_draining"))
+    stage.broker.stop()
+    try:
+        # In the warm-up the window fills and the gateway gives up waiting for confirms.
+        answer = stage.load(gateway, window=100, seconds=3 if quick else 5, warmup=4, bytes=200, type="quorum",
+                            receipts="accepted", until="accepted")
+        after = usage(gateway)
+    finally:
+        stage.broker.cont()
+    wait_until(lambda: len(gateway.log(event="spool_drained")) > drained, 120, "the spool to be drained", 0.05)
+    begin, end = gateway.log(event="spool_draining")[told], gateway.log(event="spool_drained")[-1]
+    seconds = log_seconds(end) - log_seconds(begin)
+    count = after["spool_messages"]
+    return {"accepted_rate": answer["accepted_rate"], "latency_us": answer["latency_us"]["accepted"],
+            "cpu_us": stage.cpu_us(answer, gateway, "accepted"), "drain_rate": int(begin["messages"]) / seconds,
+            "batch": count / max(1, after["spool_writes"] - before["spool_writes"]),
+            "record_bytes": (after["spool_written_bytes"] - before["spool_written_bytes"]) / count}
+
+
+def spool(stage, quick):
+    """The broker is stopped for a while: what is accepted, beside the disk alone; the drain, beside the direct way."""
+    rounds = 2 if quick else 5
+    gateway = stage.gateway(SPOOL_MAX_BYTES="512M", OUTBOX_BYTES="16M")
+    direct, runs, disk = [], [], []
+    for _ in range(rounds):
+        stage.purge("quorum")
+        direct.append(stage.load(gateway, window=16, seconds=3 if quick else 4, bytes=200,
+                                 type="quorum")["queued_rate"])
+        stage.purge("quorum")
+        run = outage(stage, gateway, quick)
+        runs.append(run)
+        disk.append(stage.disk(gateway.folder / "disk", record_bytes=round(run["record_bytes"]),
+                               batch=round(run["batch"]), seconds=2))
+    stage.purge("quorum")
+    accepted = [run["accepted_rate"] for run in runs]
+    drained = [run["drain_rate"] for run in runs]
+    of_disk = [a / b["records_rate"] for a, b in zip(accepted, disk)]
+    of_direct = [a / b for a, b in zip(drained, direct)]
+    found = [
+        Figure("200 bytes, 100 x 100, broker away: accepted", median(accepted), "msg/s",
+               median([one["records_rate"] for one in disk]), "disk alone", median(of_disk), (">=", 20000), False,
+               note=f"{spread(accepted)}; ratios {spread(of_disk)}"),
+        Figure("  messages in one write and sync", median([run["batch"] for run in runs]), "",
+               note=f"{median([run['record_bytes'] for run in runs]):.0f} bytes each on the disk; a sync of the disk "
+                    f"alone {median([one['latency_us']['p50'] for one in disk]) / 1000:.1f} ms"),
+        Figure("  p50 of accepted", median([run["latency_us"]["p50"] for run in runs]) / 1000, "ms",
+               note=f"p99 {median([run['latency_us']['p99'] for run in runs]) / 1000:.1f} ms"),
+        Figure("  gateway CPU a message", median([run["cpu_us"] for run in runs]), "us"),
+        Figure("the drain when it is back", median(drained), "msg/s", median(direct), "direct, 100 x 16",
+               median(of_direct), (">=", 0.7), note=f"ratios {spread(of_direct)}"),
+    ]
+    stage.end(gateway)
+    return found + untouched(stage, quick)
+
+
+def untouched(stage, quick):
+    """What a gateway with default settings writes to the disk while the broker is well."""
+    wanted = 100_000 if quick else 1_000_000
+    gateway = stage.gateway()
+    before, log_before, count = written_bytes(gateway.pid), len(gateway.log_text()), 0
+    while count < wanted:
+        count += stage.load(gateway, window=16, seconds=4, warmup=0, bytes=200, type="quorum")["total"]["queued"]
+        stage.purge("quorum")
+    written, logged = written_bytes(gateway.pid) - before, len(gateway.log_text()) - log_before
+    spooled = usage(gateway)["spool_written_bytes"]
+    stage.end(gateway)
+    return [Figure(f"{count:,} messages, broker well: bytes spooled", spooled, "bytes", target=("<=", 0),
+                   note=f"{written} bytes given to the disk in all, pages of the log, which grew by {logged} bytes")]
+
+
 def statements(stage, quick):
     """Ways to store batches of 500 with 1, 2 and 4 of them at the database at once."""
     ways = ("unnest", "pipelined", "staged", "copy")
@@ -263,5 +351,5 @@ def memory(stage, quick):
     ]
 
 
-ALL = {"echo": echo, "closed": closed, "open": open_loop, "idle": idle, "rows": rows,
+ALL = {"echo": echo, "closed": closed, "open": open_loop, "idle": idle, "rows": rows, "spool": spool,
        "statements": statements, "memory": memory}

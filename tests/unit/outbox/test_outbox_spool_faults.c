@@ -19,6 +19,8 @@ static void the_next_start_sends_what_was_accepted(void **state)
     finish(test);
     assert_int_equal(test->queued_count, 510);
     assert_int_equal(test->rig.broker.publish_count, 510);
+    assert_int_equal(rig_log_count(&test->rig, "event=spool_begin messages=480 cause=\"an earlier start left them\""),
+                     1);
     end(test);
 }
 
@@ -129,6 +131,40 @@ static void a_failing_disk_accepts_nothing_and_loses_nothing(void **state)
     end(test);
 }
 
+/* While writes fail messages are taken as long as memory has room, and no longer; then the disk is well again, and the
+ * clients that were told to wait are heard. */
+static void a_failing_disk_is_pressure_once_memory_is_full(void **state)
+{
+    (void)state;
+    struct test *test = make();
+    rig_pass(&test->rig, 1000, 50);
+    break_broker(test);
+    faulty_fail(&test->faulty, FAULTY_WRITE, 0, UINT64_MAX, "No space left on device");
+    while (take_one(test)) {
+        rig_pass(&test->rig, 10, 10);
+    }
+    assert_in_range(test->taken, WINDOW_MESSAGES, WINDOW_MESSAGES + 64 * 1024 / 250);
+    assert_true(outbox_counters(test->rig.outbox)->refused_count > 0);
+    rig_pass(&test->rig, 60000, 500);
+    assert_int_equal(test->accepted_count, 0);
+    assert_int_equal(test->room_count, 0);
+    uint64_t failures = outbox_spool_counters(test->rig.outbox)->write_failure_count;
+    assert_in_range(failures, 5, 10);
+    assert_int_equal(rig_log_count(&test->rig, "event=spool_write_failed"), failures);
+    assert_int_equal(rig_log_count(&test->rig, "reason=\"No space left on device\""), failures);
+    assert_int_equal(rig_log_count(&test->rig, "remedy=\"see to the disk"), failures);
+    faulty_heal(&test->faulty);
+    rig_pass(&test->rig, 31000, 500);
+    assert_int_equal(test->accepted_count, test->taken);
+    assert_int_equal(test->room_count, 1);
+    assert_true(take_one(test));
+    die(test, FAULTY_CUT_LOSES);
+    mend_broker(test);
+    finish(test);
+    assert_int_equal(test->queued_count, test->taken - 1);
+    end(test);
+}
+
 /* At the end of the program what is not confirmed goes to the disk, without waiting for anything. */
 static void what_is_secured_outlives_the_end(void **state)
 {
@@ -196,6 +232,7 @@ int main(void)
         cmocka_unit_test(killed_again_and_again_while_it_drains),
         cmocka_unit_test(a_message_keeps_its_made_id_and_its_queue),
         cmocka_unit_test(a_failing_disk_accepts_nothing_and_loses_nothing),
+        cmocka_unit_test(a_failing_disk_is_pressure_once_memory_is_full),
         cmocka_unit_test(what_is_secured_outlives_the_end),
         cmocka_unit_test(anything_may_happen),
     };
