@@ -308,9 +308,9 @@ static void tell_begin(struct flow *flow, uint64_t now_ms, bool is_well)
         cause = "an earlier start left them";
     }
     flow->begun.ms = now_ms;
+    flow->begun.sequence = spool_unreleased_sequence(flow->spool);
     flow->begun.accepted_count = flow->accepted_count;
     flow->begun.dropped_count = flow->dropped_count;
-    flow->tell_ms = now_ms;
     log_event(flow->log, LOG_WARN, "spool_begin", LOG_U64("messages", spool_message_count(flow->spool)),
               LOG_TEXT("cause", cause));
 }
@@ -342,8 +342,11 @@ static void tell_of_spool(struct flow *flow, uint64_t now_ms, bool is_well)
         tell_end(flow, now_ms);
     }
     flow->is_begun = has_messages;
-    flow->is_draining = has_messages && is_well && !flow->is_spilling;
-    if (flow->is_draining && now_ms >= flow->tell_ms) {
+    flow->is_draining =
+        has_messages && is_well && !flow->is_spilling && spool_unreleased_sequence(flow->spool) > flow->begun.sequence;
+    if (!flow->is_draining) {
+        flow->tell_ms = now_ms;
+    } else if (now_ms >= flow->tell_ms) {
         tell_left(flow, now_ms);
     }
 }

@@ -63,10 +63,11 @@ struct flow {
     uint64_t accepted_count;
     struct {
         uint64_t ms;
+        uint64_t sequence;
         uint64_t accepted_count;
         uint64_t dropped_count;
-    } begun;          /* when the spool got its first message: the time, and the counters */
-    uint64_t tell_ms; /* when the log is to say again how much is left */
+    } begun;          /* when the spool got its first message: the time, which it was, and the counters */
+    uint64_t tell_ms; /* while it drains: when the log is to say again how much is left */
     bool is_begun;
     bool is_draining; /* it has messages, and the broker takes them */
     bool is_spilling;

@@ -218,6 +218,11 @@ uint64_t spool_message_count(const struct spool *spool)
     return spool->stage.next_sequence - 1 - spool->released_sequence;
 }
 
+uint64_t spool_unreleased_sequence(const struct spool *spool)
+{
+    return spool->released_sequence + 1;
+}
+
 uint64_t spool_read_sequence(const struct spool *spool)
 {
     return spool->read_sequence;

@@ -117,7 +117,8 @@ void spool_release(struct spool *spool, uint64_t sequence);
 uint64_t spool_unread_count(const struct spool *spool);
 /* Those that are not released. */
 uint64_t spool_message_count(const struct spool *spool);
-/* The first sequence that was not read, was appended by this start, is not synced. */
+/* The first sequence that is not released, was not read, was appended by this start, is not synced. */
+uint64_t spool_unreleased_sequence(const struct spool *spool);
 uint64_t spool_read_sequence(const struct spool *spool);
 uint64_t spool_own_sequence(const struct spool *spool);
 uint64_t spool_unsynced_sequence(const struct spool *spool);

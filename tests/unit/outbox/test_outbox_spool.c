@@ -55,8 +55,8 @@ static void in_an_outage_messages_are_accepted_and_then_drained(void **state)
     assert_true(outbox_spool_counters(test->rig.outbox)->used_bytes > 70 * 200);
     assert_int_equal(outbox_counters(test->rig.outbox)->spool_state, OUTBOX_SPOOL_WAITING);
     assert_true(outbox_oldest_ms(test->rig.outbox, test->rig.now_ms) >= FLOW_DOWN_MS + 100);
-    assert_int_equal(
-        rig_log_count(&test->rig, "event=spool_begin messages=50 cause=\"the broker takes no messages\""), 1);
+    assert_int_equal(rig_log_count(&test->rig, "event=spool_begin messages=50 cause=\"the broker takes no messages\""),
+                     1);
     assert_int_equal(rig_log_count(&test->rig, "event=spool_draining"), 0);
     mend_broker(test);
     finish(test);
@@ -141,6 +141,7 @@ static void what_is_left_of_a_drain_is_shown(void **state)
         if (acked < test->rig.broker.publish_count) {
             acked += acked + 4 < test->rig.broker.publish_count ? 4 : 1;
             fake_broker_ack(&test->rig.broker, acked, true);
+            rig_settle(&test->rig);
         }
         const struct spool_counters *spool = outbox_spool_counters(test->rig.outbox);
         assert_true(spool->message_count <= left && spool->used_bytes <= bytes);

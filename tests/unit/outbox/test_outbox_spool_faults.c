@@ -19,8 +19,7 @@ static void the_next_start_sends_what_was_accepted(void **state)
     finish(test);
     assert_int_equal(test->queued_count, 510);
     assert_int_equal(test->rig.broker.publish_count, 510);
-    assert_int_equal(rig_log_count(&test->rig, "event=spool_begin messages=480 cause=\"an earlier start left them\""),
-                     1);
+    assert_int_equal(rig_log_count(&test->rig, "cause=\"an earlier start left them\""), 1);
     end(test);
 }
 

@@ -53,7 +53,9 @@ static size_t find_records(const uint8_t *bytes, struct record records[RECORDS_M
     struct spool_scan scan;
     struct spool_record found;
     size_t count = 0;
-    spool_scan_begin(&scan, SEGMENT_BYTES, RIG_PAYLOAD_MAX, load_u64(bytes + 24), load_u64(bytes + 32), UINT64_MAX);
+    struct spool_header header = {.first_sequence = 1};
+    (void)spool_header_read(bytes, SEGMENT_BYTES, &header);
+    spool_scan_begin(&scan, SEGMENT_BYTES, RIG_PAYLOAD_MAX, &header, UINT64_MAX);
     for (;;) {
         switch (spool_scan_next(&scan, 0, span_of(bytes, SEGMENT_BYTES), &found)) {
         case SPOOL_FOUND_MESSAGE:
@@ -561,7 +563,7 @@ static void wrong_version(void **state)
                                        .segment_bytes = SEGMENT_BYTES,
                                        .number = load_u64(kept[1] + 16),
                                        .first_sequence = load_u64(kept[1] + 24),
-                                       .released = 0};
+                                       .salt = load_u64(kept[1] + 40)};
     uint8_t earlier[HEADER];
     memcpy(earlier, kept[1], HEADER);
     spool_header_write(kept[1], &other);
