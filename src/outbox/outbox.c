@@ -263,6 +263,31 @@ enum outbox_ref outbox_settle(struct outbox *outbox, struct span client_id, stru
     return OUTBOX_REF_OURS;
 }
 
+/* The start before had at most a publish window of them at the broker, and a few were confirmed and not marked. */
+void outbox_settle_earlier(struct outbox *outbox, struct span client_id, struct span id)
+{
+    struct window *window = &outbox->window;
+    uint64_t end = window->front_sequence + outbox->options.window_count_max + SPOOL_MARK_MESSAGES;
+    if (outbox->flow.spool == NULL || id.bytes == 0) {
+        return;
+    }
+    for (uint64_t sequence = window->front_sequence; sequence < end; sequence++) {
+        struct window_entry *entry = window_find(window, sequence);
+        struct parcel parcel;
+        if (entry == NULL || entry->spool_sequence == 0 ||
+            entry->spool_sequence >= spool_own_sequence(outbox->flow.spool)) {
+            return; /* those behind are this start's own */
+        }
+        CHECK(parcel_open(window_record(window, entry), &parcel));
+        if (!entry->is_confirmed && span_equal(parcel.client_id, client_id) &&
+            span_equal(parcel_given_id(&parcel), id)) {
+            entry->is_published = true; /* then, if not by this start */
+            window_settle(window, sequence, on_confirmed, outbox);
+            return;
+        }
+    }
+}
+
 bool outbox_empty(const struct outbox *outbox)
 {
     return flow_is_empty(&outbox->flow);

@@ -104,6 +104,44 @@ static void a_message_keeps_its_made_id_and_its_queue(void **state)
     end(test);
 }
 
+/* The broker got some of them from the start that was killed, and the processor's word on those comes before their
+ * second copies are confirmed, or even sent: `queued` is told first, once. */
+static void the_processors_word_on_what_an_earlier_start_sent(void **state)
+{
+    (void)state;
+    struct test *test = make();
+    break_broker(test);
+    take(test, 300);
+    rig_pass(&test->rig, 1000, 50);
+    die(test, FAULTY_CUT_LOSES);
+    take(test, 3);
+    rig_settle(&test->rig);
+    struct outbox *outbox = test->rig.outbox;
+    test->seen[1] = 1; /* in the queue, by the start before */
+    outbox_settle_earlier(outbox, span_text("c1"), span_text("1"));
+    assert_int_equal(test->ledger[1].queued, 1);
+    test->rig.broker.acks = false;
+    mend_broker(test);
+    for (int i = 0; i < 100 && test->rig.broker.publish_count < 32; i++) {
+        rig_pass(&test->rig, 100, 50);
+    }
+    outbox_settle_earlier(outbox, span_text("c2"), span_text("2")); /* on its way */
+    assert_int_equal(test->ledger[2].queued, 1);
+    assert_int_equal(test->queued_count, 2);
+    outbox_settle_earlier(outbox, span_text("c1"), span_text("1"));
+    outbox_settle_earlier(outbox, span_text("c1"), span_text("2"));       /* another client's */
+    outbox_settle_earlier(outbox, span_text("c0"), span_of(NULL, 0));     /* of no id */
+    outbox_settle_earlier(outbox, span_text("c1"), span_text("nothing")); /* never here */
+    outbox_settle_earlier(outbox, span_text("c1"), span_text("301"));     /* this start's own has a ref of its own */
+    assert_int_equal(test->queued_count, 2);
+    fake_broker_ack(&test->rig.broker, 0, true);
+    test->rig.broker.acks = true;
+    finish(test);
+    assert_int_equal(test->queued_count, 303);
+    assert_int_equal(test->rig.broker.publish_count, 302);
+    end(test);
+}
+
 static void a_failing_disk_accepts_nothing_and_loses_nothing(void **state)
 {
     (void)state;
@@ -230,6 +268,7 @@ int main(void)
         cmocka_unit_test(the_next_start_sends_what_was_accepted),
         cmocka_unit_test(killed_again_and_again_while_it_drains),
         cmocka_unit_test(a_message_keeps_its_made_id_and_its_queue),
+        cmocka_unit_test(the_processors_word_on_what_an_earlier_start_sent),
         cmocka_unit_test(a_failing_disk_accepts_nothing_and_loses_nothing),
         cmocka_unit_test(a_failing_disk_is_pressure_once_memory_is_full),
         cmocka_unit_test(what_is_secured_outlives_the_end),
