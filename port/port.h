@@ -141,7 +141,7 @@ struct port {
     enum port_result (*read_file)(void *context, const char *path, void *buffer, size_t capacity_bytes,
                                   size_t *read_bytes);
     enum port_result (*rename)(void *context, const char *from, const char *to);
-    /* With its parents; PORT_OK when it is there already. */
+    /* With its parents; what it makes outlives a power cut. PORT_OK when it is there already. */
     enum port_result (*make_directory)(void *context, const char *path);
     void (*close_file)(void *context, port_file file);
 
