@@ -19,7 +19,7 @@ for group in "$@"; do
     run) packages="$packages $run" ;;
     bench) packages="$packages $run" ;;
     load) packages="$packages $load" ;;
-    test) packages="$packages $run $load python3-pytest clang clang-tidy clang-format libclang-rt-14-dev llvm" ;;
+    test) packages="$packages $run $load python3-pytest clang clang-tidy clang-format libclang-rt-14-dev llvm mandoc" ;;
     cross) packages="$packages $build qemu-user-static" ;;
     aarch64) packages="$packages gcc-aarch64-linux-gnu" ;;
     armhf) packages="$packages gcc-arm-linux-gnueabihf" ;;
