@@ -45,7 +45,7 @@ static void print_plan(struct process *process, const struct port_posix_options 
     struct plan *plan = &process->plan;
     plan_begin(plan, &process->arena);
     plan_add(plan, "the program's own record", 1, sizeof *process);
-    plan_add(plan, "sockets, poller and worker (port)", 1, port_posix_memory_bytes(options));
+    plan_add(plan, "sockets, poller and workers (port)", 1, port_posix_memory_bytes(options));
     plan_add(plan, "the AMQP library's buffers", PROCESSOR_LINK_COUNT, AMQP_LINK_LIBRARY_BYTES);
     plan_add(plan, "libpq: the contents of a batch", 1, PROCESSOR_BATCH_BYTES);
     struct text text = text_in(program->text, sizeof program->text);
