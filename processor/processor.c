@@ -485,7 +485,7 @@ static enum turned heed_signals(struct processor *processor, uint64_t *due_ms)
     return TURN_ON;
 }
 
-enum processor_exit processor_run(struct processor *processor)
+enum program_exit processor_run(struct processor *processor)
 {
     read_clock(processor);
     log_event(&processor->log, LOG_INFO, "started", LOG_TEXT("version", POSTERN_VERSION),
@@ -504,11 +504,11 @@ enum processor_exit processor_run(struct processor *processor)
             break;
         case TURN_DRAINED:
             log_event(&processor->log, LOG_INFO, "stopped");
-            return PROCESSOR_EXIT_OK;
+            return PROGRAM_EXIT_OK;
         case TURN_CUT_SHORT:
             log_event(&processor->log, LOG_WARN, "stopped_at_once");
             log_flush(&processor->log);
-            return PROCESSOR_EXIT_FAILED;
+            return PROGRAM_EXIT_FAILED;
         }
     }
 }

@@ -20,6 +20,7 @@
 #include "limits.h"
 #include "log.h"
 #include "outgoing.h"
+#include "program.h"
 #include "receipt_groups.h"
 #include "settings.h"
 
@@ -28,6 +29,7 @@ struct port;
 struct store;
 
 enum {
+    PROCESSOR_LINK_COUNT = 2,
     PROCESSOR_WATCHES = 3, /* sockets: two links and the database */
 
     /* A body in the queue, in bytes: the longest a gateway can be set to take, with its frame. The JSON parser costs
@@ -47,13 +49,6 @@ enum {
 
     /* Halving a batch of 2^n messages down to one leaves at most n + 1 ranges to do. */
     PROCESSOR_RANGES_MAX = 32
-};
-
-/* How the program ends. */
-enum processor_exit {
-    PROCESSOR_EXIT_OK = 0,      /* drained after SIGTERM */
-    PROCESSOR_EXIT_FAILED = 1,  /* could not start, or was told twice to stop */
-    PROCESSOR_EXIT_SETTINGS = 2 /* a setting is wrong */
 };
 
 /* Deliveries from `from` up to, not including, `to`. */
@@ -101,10 +96,10 @@ bool processor_check(const struct settings *settings, char *error, size_t error_
 void processor_init(struct processor *processor, struct arena *arena, struct port *port,
                     const struct settings *settings);
 
-/* Turns the loop until the program is told to stop. PROCESSOR_EXIT_FAILED: told twice; nothing is closed. */
-enum processor_exit processor_run(struct processor *processor);
+/* Turns the loop until the program is told to stop. PROGRAM_EXIT_FAILED: told twice; nothing is closed. */
+enum program_exit processor_run(struct processor *processor);
 
-/* After PROCESSOR_EXIT_OK: gives back what is not the arena's, and closes the log. */
+/* After PROGRAM_EXIT_OK: gives back what is not the arena's, and closes the log. */
 void processor_release(struct processor *processor);
 
 #endif

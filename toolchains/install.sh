@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Installs the Debian packages that a command needs and the machine lacks.
 #
-#   toolchains/install.sh build|run|test|cross|bench|format ...
+#   toolchains/install.sh build|run|test|load|cross|bench|pictures|format ...
 #
 # dpkg is asked first, so that nothing happens where nothing is missing. Nothing that a package brings is started:
 # while packages are installed a policy-rc.d says no (one that is there already is left alone), PostgreSQL is told not
@@ -11,13 +11,17 @@ set -eu
 
 build='gcc libc6-dev cmake ninja-build pkg-config libwolfssl-dev librabbitmq-dev libpq-dev libjsmn-dev libcmocka-dev'
 run="$build python3 rabbitmq-server postgresql alembic python3-psycopg2 python3-pika python3-websockets"
+load='python3-locust python3-websocket'
+pages='chromium chromium-driver python3-selenium fonts-dejavu-core'
 packages=
 for group in "$@"; do
     case $group in
     build) packages="$packages $build" ;;
     run) packages="$packages $run" ;;
     bench) packages="$packages $run" ;;
-    test) packages="$packages $run python3-pytest python3-websocket clang clang-tidy clang-format libclang-rt-14-dev llvm" ;;
+    load) packages="$packages $load" ;;
+    pictures) packages="$packages $pages" ;;
+    test) packages="$packages $run $load $pages python3-pytest clang clang-tidy clang-format libclang-rt-14-dev llvm mandoc" ;;
     cross) packages="$packages $build qemu-user-static" ;;
     aarch64) packages="$packages gcc-aarch64-linux-gnu" ;;
     armhf) packages="$packages gcc-arm-linux-gnueabihf" ;;

@@ -279,8 +279,9 @@ bool gateway_listen(struct gateway *gateway, struct text *error)
         text_u64(error, settings->max_connections);
         text_string(error, ": the machine does not allow ");
         text_u64(error, handle_count);
-        text_string(error, " open files (ulimit -n): ");
+        text_string(error, " open files (ulimit -n, or LimitNOFILE= of its unit): ");
         text_string(error, port->error_text(port->context));
+        text_string(error, "; allow more, or lower MAX_CONNECTIONS");
         return false;
     }
     if (!port->parse_address(port->context, settings->listen_address, (uint16_t)settings->port, &address)) {
@@ -299,6 +300,7 @@ bool gateway_listen(struct gateway *gateway, struct text *error)
         text_string(error, settings->listen_address);
         text_string(error, "): cannot listen: ");
         text_string(error, port->error_text(port->context));
+        text_string(error, "; see that the address is this machine's and that nothing else has the port");
         return false;
     }
     char text[PORT_ADDRESS_TEXT_BYTES];

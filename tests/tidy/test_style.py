@@ -180,10 +180,20 @@ def test_asserts_stay_on():
     assert not wrong, wrong
 
 
+def anchors(document):
+    """The headings of a document, as a link names them."""
+    plain = re.sub(r"^```.*?^```", "", text(document), flags=re.S | re.M)
+    titles = re.findall(r"^#+ (.+)$", plain, re.M)
+    return {re.sub(r"[^\w\- ]", "", title).strip().lower().replace(" ", "-") for title in titles}
+
+
 def test_documents_link_to_what_exists():
     missing = []
     for path in files(".md"):
-        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text(path)):
-            if not re.match(r"[a-z]+:", target) and not (path.parent / target).exists():
-                missing.append(f"{rel(path)}: {target}")
+        for target, anchor in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", text(path)):
+            if re.match(r"[a-z]+:", target):
+                continue
+            to = path.parent / target if target else path
+            if not to.exists() or (anchor and anchor not in anchors(to)):
+                missing.append(f"{rel(path)}: {target}{'#' if anchor else ''}{anchor}")
     assert not missing, "\n".join(missing)
