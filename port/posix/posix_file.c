@@ -84,7 +84,8 @@ static enum port_result open_append(void *context, const char *path, port_file *
             (void)close(fd);
         }
     }
-    return result == PORT_CLOSED ? posix_failed_because(posix, "open", "the file is moved away again and again") : result;
+    return result == PORT_CLOSED ? posix_failed_because(posix, "open", "the file is moved away again and again")
+                                 : result;
 }
 
 static enum port_result append(void *context, port_file file, const void *data, size_t bytes)

@@ -6,10 +6,10 @@
  * Lines gather in a buffer and reach the file with log_flush, once a turn of the loop, in one write. A file never
  * grows beyond file_bytes_max: before a write that would pass it, FILE becomes FILE.1, FILE.1 becomes FILE.2 and so
  * on, file_count files in all. A file is one program's alone: where another that runs has FILE, this one writes to
- * FILE-2 or the next that is free (logs/websocket.log, logs/websocket-2.log). A log that cannot be written never stops the program: stderr is told once, lines wait
- * in the buffer, what comes when it is full is lost and counted, and the log tells when it is well again. A standard
- * output that takes nothing (a pipe that nobody empties) never stops it either: its copies are dropped, counted, and
- * told when it takes lines again.
+ * FILE-2 or the next that is free (logs/websocket.log, logs/websocket-2.log). A log that cannot be written never stops
+ * the program: stderr is told once, lines wait in the buffer, what comes when it is full is lost and counted, and the
+ * log tells when it is well again. A standard output that takes nothing (a pipe that nobody empties) never stops it
+ * either: its copies are dropped, counted, and told when it takes lines again.
  *
  * Invariant: no line is longer than LOG_LINE_BYTES_MAX, none holds a control character, and each ends in a newline; a
  * value that does not fit is cut. Memory: a buffer from the arena. Thread: the loop's. */
@@ -66,7 +66,7 @@ struct log {
     const struct port *port;
     struct log_options options;
     char path[LOG_PATH_BYTES_MAX + LOG_PLACE_BYTES]; /* of the file: the options' path, or with its place in it */
-    int32_t file;                                     /* a port_file */
+    int32_t file;                                    /* a port_file */
     uint64_t file_bytes;
     uint64_t whole_bytes; /* up to where the file holds whole lines */
     char *buffer;         /* buffer_bytes_max */
