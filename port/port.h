@@ -133,6 +133,9 @@ struct port {
     size_t (*print)(void *context, const void *data, size_t bytes);
 
     /* Files. Paths are UTF-8 with '/'. */
+
+    /* Opens for writing at the end, and makes the file if it is missing. A regular file is the caller's alone until its
+     * close: PORT_AGAIN when another has it (error_text says so). */
     enum port_result (*open_append)(void *context, const char *path, port_file *file, uint64_t *size_bytes);
     /* Writes all of it. After PORT_FAILED a part may stand in the file. */
     enum port_result (*append)(void *context, port_file file, const void *data, size_t bytes);

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Installs the Debian packages that a command needs and the machine lacks.
 #
-#   toolchains/install.sh build|run|test|load|cross|bench|pictures|format ...
+#   toolchains/install.sh build|run|test|load|cross|bench|compose|pictures|format ...
 #
 # dpkg is asked first, so that nothing happens where nothing is missing. Nothing that a package brings is started:
 # while packages are installed a policy-rc.d says no (one that is there already is left alone), PostgreSQL is told not
@@ -23,6 +23,7 @@ for group in "$@"; do
     pictures) packages="$packages $pages" ;;
     test) packages="$packages $run $load $pages python3-pytest clang clang-tidy clang-format libclang-rt-14-dev llvm mandoc" ;;
     cross) packages="$packages $build qemu-user-static" ;;
+    compose) packages="$packages python3-pytest python3-websocket docker.io docker-compose iptables mmdebstrap" ;;
     aarch64) packages="$packages gcc-aarch64-linux-gnu" ;;
     armhf) packages="$packages gcc-arm-linux-gnueabihf" ;;
     x86_64) [ "$(uname -m)" = x86_64 ] || packages="$packages gcc-x86-64-linux-gnu" ;;
@@ -86,7 +87,8 @@ apt() {
 
 # The services that would start by themselves.
 services() {
-    for unit in rabbitmq-server.service postgresql.service epmd.service epmd.socket; do
+    for unit in rabbitmq-server.service postgresql.service epmd.service epmd.socket docker.service docker.socket \
+        containerd.service; do
         if [ -e "/lib/systemd/system/$unit" ] || [ -e "/usr/lib/systemd/system/$unit" ]; then
             echo "$unit"
         fi

@@ -176,22 +176,30 @@ static bool needs_quotes(const char *value)
     return strpbrk(value, " #$'\"\\") != NULL;
 }
 
+/* The line above a setting's own: its range, and what its default is. */
+static void template_note(struct text *out, const struct setting *row)
+{
+    text_string(out, "# ");
+    settings_write_range(out, row);
+    text_string(out, row->required ? "; no default, for example:" : "; default:");
+    if (row->default_text == NULL && !row->required) {
+        text_char(out, ' ');
+        text_string(out, row->default_note);
+    }
+    text_char(out, '\n');
+}
+
+/* docker-compose has no defaults of its own, so its settings stand without a #. */
 static void template_line(struct text *out, const struct setting *row)
 {
     const char *value = row->default_text != NULL ? row->default_text : row->required ? row->default_note : "";
     text_string(out, "\n# ");
     text_string(out, row->help);
-    text_string(out, "\n# ");
+    text_char(out, '\n');
     if (row->programs != SETTINGS_COMPOSE) {
-        settings_write_range(out, row);
-        text_string(out, "; ");
+        template_note(out, row);
+        text_char(out, '#');
     }
-    text_string(out, row->required ? "no default, for example:" : "default:");
-    if (row->default_text == NULL && !row->required) {
-        text_char(out, ' ');
-        text_string(out, row->default_note);
-    }
-    text_string(out, "\n#");
     text_string(out, row->name);
     text_string(out, needs_quotes(value) ? "='" : "=");
     text_string(out, value);

@@ -168,6 +168,7 @@ LANES = [
     ]),
     (BUILD_DEBUG, [
         ("integration, debug", lambda: pytest("debug", "tests/integration")),
+        ("containers", lambda: pytest("release", "tests/compose")),
     ]),
     (None, [
         ("build clang (sanitizers)", lambda: build("clang")),

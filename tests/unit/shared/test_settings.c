@@ -504,8 +504,8 @@ static void the_template_loads(void **state)
     const char *at = read_source(".env.template");
     while (*at != '\0') {
         size_t line_bytes = strcspn(at, "\n");
-        bool setting = at[0] == '#' && at[1] >= 'A' && at[1] <= 'Z';
-        size_t skipped = setting ? 1 : 0;
+        size_t skipped = at[0] == '#' && at[1] >= 'A' && at[1] <= 'Z' ? 1 : 0;
+        bool setting = at[skipped] >= 'A' && at[skipped] <= 'Z';
         settings_count += setting ? 1 : 0;
         memcpy(env + bytes, at + skipped, line_bytes - skipped);
         bytes += line_bytes - skipped;
