@@ -161,6 +161,9 @@ static bool admit(struct server *server, port_socket socket, const struct port_a
     memcpy(connection->peer_bytes, peer->bytes, sizeof connection->peer_bytes);
     connection->peer_port = peer->port;
     timer_wheel_add(&server->wheel, &connection->timer, server->now_ms + server->options.handshake_timeout_ms);
+    if (server->options.patience_ms > 0) {
+        port->set_patience(port->context, socket, server->options.patience_ms);
+    }
     server->counters.accepted++;
     return true;
 }

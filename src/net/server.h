@@ -143,6 +143,7 @@ struct server_options {
     uint32_t send_queue_bytes;     /* per connection; its frames' headers count */
     uint32_t accept_max;           /* connections a turn, 0: 64 */
     uint32_t handshake_timeout_ms; /* 0: 10000 */
+    uint32_t patience_ms;          /* for a peer's machine to take what was sent (port.h), 0: as the system has it */
     uint32_t close_timeout_ms;     /* for the peer's close frame after ours, and again for its end of stream, 0: 2000 */
 };
 
@@ -259,10 +260,13 @@ void connection_set_timer(struct server *server, struct connection_handle handle
 /* True while the handle names an open connection. */
 bool connection_is_open(const struct server *server, struct connection_handle connection);
 
-/* True while pressure keeps the server from reading it: its silence then says nothing about the peer. */
+/* True while pressure keeps the server from reading it: its silence then says nothing about the peer, and an answer to a
+ * ping cannot be heard. That its machine is gone, or knows nothing of the connection any more, shows when something is
+ * sent to it (see patience_ms). */
 bool connection_is_paused(const struct server *server, struct connection_handle connection);
 
-/* When bytes last arrived from it (at first: when it was accepted); 0 for a dead handle. */
+/* When bytes last arrived from it, or when it was read again after a pause, whichever is later (at first: when it was
+ * accepted); 0 for a dead handle. */
 uint64_t connection_last_receive_ms(const struct server *server, struct connection_handle handle);
 
 /* Bytes queued and not yet taken by the socket. */

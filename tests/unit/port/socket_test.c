@@ -156,6 +156,28 @@ static void test_half_a_close(void **state)
     close_stream(&stream);
 }
 
+#ifdef TCP_USER_TIMEOUT
+/* The peer's program stands still: its machine takes no more, and nothing else would tell. */
+static void test_patience_ends(void **state)
+{
+    struct port *port = *state;
+    struct stream stream = open_stream(port);
+    static const char bytes[65536];
+    struct port_event event = {0, 0};
+    size_t sent_bytes = 0;
+    while (port->send(port->context, stream.pair.server, bytes, sizeof bytes, &sent_bytes) == PORT_OK) {
+    }
+    port->set_patience(port->context, stream.pair.server, 400);
+    assert_int_equal(port->watch_add(port->context, stream.pair.server, 0, 3), PORT_OK);
+    assert_int_equal(wait_some(port, &event, 1), 1);
+    assert_int_equal(event.ready, PORT_HANGUP);
+    assert_int_equal(port->send(port->context, stream.pair.server, "x", 1, &sent_bytes), PORT_FAILED);
+    assert_string_equal(port->error_text(port->context), "send: Connection timed out");
+    port->watch_remove(port->context, stream.pair.server);
+    close_stream(&stream);
+}
+#endif
+
 static void test_a_reset_is_a_failure_with_a_reason(void **state)
 {
     struct port *port = *state;
@@ -367,6 +389,9 @@ int main(void)
         with_port(test_bytes_arrive_in_order),
         with_port(test_a_full_socket_says_again),
         with_port(test_half_a_close),
+#ifdef TCP_USER_TIMEOUT
+        with_port(test_patience_ends),
+#endif
         with_port(test_a_reset_is_a_failure_with_a_reason),
         with_port(test_a_refused_connect_says_so),
         with_port(test_an_undecided_connect_is_not_connected),
