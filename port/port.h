@@ -38,8 +38,9 @@ struct port_address {
     bool v6;
 };
 
-/* What the poller watches for and reports. PORT_HANGUP is always reported: the stream is dead, or its peer ended its
- * side while nothing was asked for (a system may be unable to tell the latter). */
+/* What the poller watches for and reports. PORT_HANGUP is always reported: the stream is dead in both directions, and
+ * no earlier. A peer that ended only its own side is no hangup, whatever the interest: its end is read, with
+ * PORT_READ, as the PORT_CLOSED behind the last of its bytes. */
 enum { PORT_READ = 1, PORT_WRITE = 2, PORT_HANGUP = 4 };
 
 struct port_event {
@@ -113,7 +114,7 @@ struct port {
     enum port_result (*local_address)(void *context, port_socket socket, struct port_address *address);
 
     /* The poller, level-triggered. A watched socket is removed before it is closed. `watch_add` is PORT_FAILED when
-     * more sockets than the port was made for are watched. Interest may be 0; PORT_HANGUP (both directions dead) is
+     * more sockets than the port was made for are watched. Interest may be 0; PORT_HANGUP is
      * then still reported, at every wait until the socket is removed. */
     enum port_result (*watch_add)(void *context, port_socket socket, uint32_t interest, uint64_t token);
     void (*watch_change)(void *context, port_socket socket, uint32_t interest);
