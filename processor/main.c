@@ -83,6 +83,11 @@ static int run(struct program *program)
     }
     arena_begin(&program->arena, memory, bytes);
     processor_init(&program->processor, &program->arena, port, &program->settings);
+    if (!processor_listen(&program->processor, program->error, sizeof program->error)) {
+        log_event(&program->processor.log, LOG_ERROR, "start_failed", LOG_TEXT("reason", program->error));
+        processor_release(&program->processor);
+        return complain(program->error, PROCESSOR_EXIT_FAILED);
+    }
     const enum processor_exit code = processor_run(&program->processor);
     if (code != PROCESSOR_EXIT_OK) {
         _Exit((int)code); /* at once: nothing is closed in good order */

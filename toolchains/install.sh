@@ -11,13 +11,14 @@ set -eu
 
 build='gcc libc6-dev cmake ninja-build pkg-config libwolfssl-dev librabbitmq-dev libpq-dev libjsmn-dev libcmocka-dev'
 run="$build python3 rabbitmq-server postgresql alembic python3-psycopg2 python3-pika python3-websockets"
+pages='chromium chromium-driver python3-selenium prometheus python3-prometheus-client'
 packages=
 for group in "$@"; do
     case $group in
     build) packages="$packages $build" ;;
     run) packages="$packages $run" ;;
     bench) packages="$packages $run" ;;
-    test) packages="$packages $run python3-pytest python3-websocket clang clang-tidy clang-format libclang-rt-14-dev llvm" ;;
+    test) packages="$packages $run $pages python3-pytest python3-websocket clang clang-tidy clang-format libclang-rt-14-dev llvm" ;;
     cross) packages="$packages $build qemu-user-static" ;;
     aarch64) packages="$packages gcc-aarch64-linux-gnu" ;;
     armhf) packages="$packages gcc-arm-linux-gnueabihf" ;;
@@ -82,7 +83,7 @@ apt() {
 
 # The services that would start by themselves.
 services() {
-    for unit in rabbitmq-server.service postgresql.service epmd.service epmd.socket; do
+    for unit in rabbitmq-server.service postgresql.service epmd.service epmd.socket prometheus.service; do
         if [ -e "/lib/systemd/system/$unit" ] || [ -e "/usr/lib/systemd/system/$unit" ]; then
             echo "$unit"
         fi

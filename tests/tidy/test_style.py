@@ -19,7 +19,7 @@ MAY_INCLUDE = {
     "admin": "admin shared base port",
     "net": "net websocket base port",
     "gateway": "gateway admin net session outbox websocket shared base port",
-    "processor": "processor shared base port",
+    "processor": "processor admin shared base port",
 }
 MAIN_MAY_NAME = {"port_posix.h", "malloc_block.h"}
 FOLDERS = {room: ROOT / "src" / room for room in MAY_INCLUDE}
