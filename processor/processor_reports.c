@@ -80,12 +80,13 @@ static void write_in_hand(struct metrics *metrics, struct processor *processor)
     struct intake *const intake = &processor->consumer.intake;
     const size_t count = intake_count(intake);
     metrics_gauge(metrics, "postern_intake_messages", "Messages in hand, not yet settled.", count);
-    metrics_gauge(metrics, "postern_intake_max_messages", "How many there may be: PROCESSOR_PREFETCH.",
+    metrics_gauge(metrics, "postern_intake_max_messages", "How many messages may be in hand: PROCESSOR_PREFETCH.",
                   processor->settings->processor_prefetch);
     metrics_gauge(metrics, "postern_intake_bytes", "Bytes of the messages in hand.",
                   byte_ring_used_bytes(&intake->bytes));
-    metrics_gauge(metrics, "postern_intake_max_bytes", "How many there may be.", intake->bytes.capacity_bytes);
-    metrics_gauge_ms(metrics, "postern_intake_oldest_seconds", "How long the oldest of them is in hand.",
+    metrics_gauge(metrics, "postern_intake_max_bytes", "How many bytes the messages in hand may have.",
+                  intake->bytes.capacity_bytes);
+    metrics_gauge_ms(metrics, "postern_intake_oldest_seconds", "How long the oldest message in hand has been there.",
                      count == 0 ? 0 : processor->now_ms - intake_at(intake, intake->first)->came_ms);
     metrics_gauge(metrics, "postern_outgoing_messages",
                   "Receipts' messages and dead letters that RabbitMQ has not confirmed.",
@@ -101,7 +102,7 @@ static void write_database(struct metrics *metrics, const struct processor *proc
                   store_up(processor->store) ? 1 : 0);
     metrics_count(metrics, "postern_database_connects_total", "Connections to PostgreSQL that came up.",
                   processor->tally.database_connects);
-    metrics_count(metrics, "postern_database_losses_total", "Connections that were up and were lost.",
+    metrics_count(metrics, "postern_database_losses_total", "Connections to PostgreSQL that were up and were lost.",
                   processor->tally.database_losses);
 }
 

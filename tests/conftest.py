@@ -7,7 +7,9 @@ integration tests (default "auto"; the end-to-end tests take both).
 """
 
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "support"))
@@ -28,13 +30,12 @@ def pytest_collection_modifyitems(config, items):
 
 
 @pytest.fixture(scope="session")
-def servers(tmp_path_factory):
+def servers():
     """Both servers, started side by side; a database `template_postern` is migrated once to be copied."""
-    folder = tmp_path_factory.mktemp("servers")
+    # Not under pytest's own folder: they run as other users when we are root, and each pytest that starts on this
+    # machine closes that folder to all others.
+    folder = Path(tempfile.mkdtemp(prefix="postern-servers-"))
     folder.chmod(0o755)
-    for parent in (folder.parent, folder.parent.parent):
-        if parent.stat().st_uid == os.geteuid():
-            parent.chmod(parent.stat().st_mode | 0o011)  # PostgreSQL runs as another user when we are root
     broker = Broker(folder / "rabbitmq", management=True)
     database = Database(folder / "postgresql", durable=False)
     try:
@@ -46,6 +47,7 @@ def servers(tmp_path_factory):
     finally:
         broker.end(quickly=True)
         database.end(quickly=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

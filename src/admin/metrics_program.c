@@ -58,14 +58,15 @@ static void write_links(struct metrics *metrics, const struct metrics_program *p
     write_pair(metrics, "postern_link_blocked", METRICS_GAUGE,
                "1 while RabbitMQ is in an alarm and takes nothing on this connection.", METRICS_WHOLE,
                amqp_link_blocked(publish), amqp_link_blocked(consume));
-    write_pair(metrics, "postern_link_blocked_seconds_total", METRICS_COUNTER, "Time in such alarms.", METRICS_MS,
-               amqp_link_blocked_ms(publish, now_ms), amqp_link_blocked_ms(consume, now_ms));
+    write_pair(metrics, "postern_link_blocked_seconds_total", METRICS_COUNTER, "Time that RabbitMQ spent in alarms.",
+               METRICS_MS, amqp_link_blocked_ms(publish, now_ms), amqp_link_blocked_ms(consume, now_ms));
     write_pair(metrics, "postern_link_connects_total", METRICS_COUNTER, "Connections to RabbitMQ that came up.",
                METRICS_WHOLE, out->connect_count, in->connect_count);
-    write_pair(metrics, "postern_link_connect_failures_total", METRICS_COUNTER, "Attempts that came to nothing.",
-               METRICS_WHOLE, out->connect_failure_count, in->connect_failure_count);
-    write_pair(metrics, "postern_link_losses_total", METRICS_COUNTER, "Connections that were up and were lost.",
-               METRICS_WHOLE, out->down_count, in->down_count);
+    write_pair(metrics, "postern_link_connect_failures_total", METRICS_COUNTER,
+               "Attempts to connect to RabbitMQ that came to nothing.", METRICS_WHOLE, out->connect_failure_count,
+               in->connect_failure_count);
+    write_pair(metrics, "postern_link_losses_total", METRICS_COUNTER,
+               "Connections to RabbitMQ that were up and were lost.", METRICS_WHOLE, out->down_count, in->down_count);
     write_pair(metrics, "postern_link_channel_closes_total", METRICS_COUNTER, "Channels that RabbitMQ closed.",
                METRICS_WHOLE, out->channel_closed_count, in->channel_closed_count);
     write_pair(metrics, "postern_link_received_bytes_total", METRICS_COUNTER, "Bytes from RabbitMQ.", METRICS_WHOLE,
@@ -84,7 +85,7 @@ void metrics_program(struct metrics *metrics, const struct metrics_program *prog
     metrics_gauge(metrics, "postern_ready", "1 while /readyz says that the program is ready.",
                   program->is_ready ? 1 : 0);
     metrics_gauge(metrics, "postern_arena_bytes",
-                  "The memory that the program took at its start, all that it ever takes.", program->arena_bytes);
+                  "The block of memory that was taken at the start; our own code uses no other.", program->arena_bytes);
     metrics_histogram(metrics, "postern_loop_turn_seconds",
                       "How long a turn of the loop worked, its waiting for events not counted.", program->turn_ns);
     metrics_begin(metrics, "postern_receipts_total", METRICS_COUNTER, "Receipts that became true, by status.");

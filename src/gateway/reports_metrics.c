@@ -17,8 +17,10 @@ static void write_connections(struct metrics *metrics, const struct gateway *gat
 {
     const struct server_counters *server = &gateway->server.counters;
     metrics_gauge(metrics, "postern_connections", "Clients that are connected.", gateway->sessions.count);
-    metrics_gauge(metrics, "postern_connections_max", "How many may be: MAX_CONNECTIONS.", gateway->sessions.capacity);
-    metrics_gauge(metrics, "postern_connections_peak", "The most there ever were.", gateway->sessions.peak_count);
+    metrics_gauge(metrics, "postern_connections_max", "How many clients may be connected: MAX_CONNECTIONS.",
+                  gateway->sessions.capacity);
+    metrics_gauge(metrics, "postern_connections_peak", "The most clients that were ever connected at once.",
+                  gateway->sessions.peak_count);
     metrics_gauge(metrics, "postern_connections_unsettled", "Connections in the handshake, being refused, or closing.",
                   gateway->server.connection_count - gateway->sessions.count);
     metrics_count(metrics, "postern_connections_accepted_total", "TCP connections that came.", server->accepted);
@@ -71,7 +73,8 @@ static void write_messages(struct metrics *metrics, const struct gateway *gatewa
     const struct counts *counts = &gateway->counts;
     metrics_count(metrics, "postern_messages_received_total", "Messages of clients, whatever became of them.",
                   server->messages_received);
-    metrics_count(metrics, "postern_message_bytes_received_total", "Their bytes.", server->message_bytes_received);
+    metrics_count(metrics, "postern_message_bytes_received_total", "Bytes of clients' messages.",
+                  server->message_bytes_received);
     metrics_begin(metrics, "postern_messages_total", METRICS_COUNTER,
                   "Messages by queue and by the stages they came to; queues that ROUTES no longer names are `other`.");
     for (size_t index = 0; index < gateway->routes.queue_count; index++) {
@@ -105,17 +108,23 @@ static void write_outbox(struct metrics *metrics, struct gateway *gateway)
     const struct outbox_counters *outbox = outbox_counters(gateway->outbox);
     metrics_gauge(metrics, "postern_outbox_messages",
                   "Messages that RabbitMQ has not confirmed, in memory and on the disk.", outbox->depth_count);
-    metrics_gauge(metrics, "postern_outbox_messages_peak", "The most there ever were.", outbox->depth_peak_count);
-    metrics_gauge(metrics, "postern_outbox_memory_bytes", "Bytes of those in memory.", outbox->depth_bytes);
-    metrics_gauge(metrics, "postern_outbox_memory_max_bytes", "How many there may be: OUTBOX_BYTES.",
+    metrics_gauge(metrics, "postern_outbox_messages_peak", "The most unconfirmed messages there ever were.",
+                  outbox->depth_peak_count);
+    metrics_gauge(metrics, "postern_outbox_memory_bytes", "Bytes of the unconfirmed messages in memory.",
+                  outbox->depth_bytes);
+    metrics_gauge(metrics, "postern_outbox_memory_max_bytes",
+                  "How many bytes unconfirmed messages may have in memory: OUTBOX_BYTES.",
                   gateway->settings->outbox_bytes);
-    metrics_gauge_ms(metrics, "postern_outbox_oldest_seconds", "Age of the oldest of them; 0 when there is none.",
+    metrics_gauge_ms(metrics, "postern_outbox_oldest_seconds",
+                     "Age of the oldest unconfirmed message; 0 when there is none.",
                      outbox_oldest_ms(gateway->outbox, gateway->now_ms));
-    metrics_gauge(metrics, "postern_outbox_in_flight", "Published and not yet confirmed.", outbox->in_flight_count);
-    metrics_gauge(metrics, "postern_outbox_window", "How many may be in flight just now.", outbox->window_count);
+    metrics_gauge(metrics, "postern_outbox_in_flight", "Messages that are published and not yet confirmed.",
+                  outbox->in_flight_count);
+    metrics_gauge(metrics, "postern_outbox_window", "How many messages may be in flight just now.",
+                  outbox->window_count);
     metrics_count(metrics, "postern_publishes_total", "Messages published, repeats included.", outbox->published_count);
-    metrics_count(metrics, "postern_publish_repeats_total", "Of these, repeats: after a lost connection or a nack.",
-                  outbox->replayed_count);
+    metrics_count(metrics, "postern_publish_repeats_total",
+                  "Messages published again, after a lost connection or a nack.", outbox->replayed_count);
     metrics_count(metrics, "postern_publish_nacks_total", "Messages that RabbitMQ refused for the moment.",
                   outbox->nacked_count);
     metrics_count(metrics, "postern_publish_returns_total", "Messages that came back, because their queue was gone.",
@@ -136,22 +145,23 @@ static void write_spool(struct metrics *metrics, struct gateway *gateway)
     const struct spool_counters *spool = has == NULL ? &none : has;
     metrics_gauge(metrics, "postern_spool_messages", "Messages on the disk that RabbitMQ has not confirmed.",
                   spool->message_count);
-    metrics_gauge(metrics, "postern_spool_unsynced_messages", "Of these, on their way to the disk.",
+    metrics_gauge(metrics, "postern_spool_unsynced_messages", "Messages that are on their way to the disk.",
                   spool->unsynced_count);
-    metrics_gauge(metrics, "postern_spool_used_bytes", "Bytes of the disk that cannot be used for others.",
+    metrics_gauge(metrics, "postern_spool_used_bytes", "Bytes of the spool that hold messages not confirmed.",
                   reports_spool_used_bytes(gateway));
-    metrics_gauge(metrics, "postern_spool_max_bytes", "How many there may be: SPOOL_MAX_BYTES.",
-                  gateway->spool.bytes_max);
+    metrics_gauge(metrics, "postern_spool_max_bytes",
+                  "How many bytes the spool may take: SPOOL_MAX_BYTES; 0 without a spool.", gateway->spool.bytes_max);
     metrics_count(metrics, "postern_spool_appended_messages_total", "Messages that were given to the spool.",
                   spool->appended_count);
     metrics_count(metrics, "postern_spool_lost_messages_total",
                   "Messages on the disk that could not be read any more; the log names their numbers.",
                   spool->lost_count);
-    metrics_count(metrics, "postern_spool_writes_total", "Writes to the disk, each synced.", spool->write_count);
-    metrics_count(metrics, "postern_spool_written_bytes_total", "Their bytes.", spool->written_bytes);
-    metrics_count(metrics, "postern_spool_write_failures_total", "Writes or syncs that failed and were repeated.",
-                  spool->write_failure_count);
-    metrics_gauge(metrics, "postern_spool_failing", "1 while the last write failed.", spool->is_failing ? 1 : 0);
+    metrics_count(metrics, "postern_spool_writes_total", "Writes to the disk.", spool->write_count);
+    metrics_count(metrics, "postern_spool_written_bytes_total", "Bytes written to the disk.", spool->written_bytes);
+    metrics_count(metrics, "postern_spool_write_failures_total",
+                  "Writes or syncs that failed; what they were to write is written again.", spool->write_failure_count);
+    metrics_gauge(metrics, "postern_spool_failing", "1 after a write to the disk that failed, until the next one.",
+                  spool->is_failing ? 1 : 0);
 }
 
 /* ---- Memory ---- */
@@ -163,13 +173,14 @@ static void write_pools(struct metrics *metrics, const struct gateway *gateway)
     metrics_begin(metrics, "postern_pool_blocks", METRICS_GAUGE, "Blocks of a pool.");
     add(metrics, buffers->block_count, "pool", "buffers");
     add(metrics, chunks->block_count, "pool", "chunks");
-    metrics_begin(metrics, "postern_pool_used", METRICS_GAUGE, "Of these, lent just now.");
+    metrics_begin(metrics, "postern_pool_used", METRICS_GAUGE, "Blocks of a pool that are lent just now.");
     add(metrics, buffers->used_count, "pool", "buffers");
     add(metrics, chunks->used_count, "pool", "chunks");
-    metrics_begin(metrics, "postern_pool_peak", METRICS_GAUGE, "The most that were ever lent at once.");
+    metrics_begin(metrics, "postern_pool_peak", METRICS_GAUGE,
+                  "The most blocks of a pool that were ever lent at once.");
     add(metrics, buffers->peak_count, "pool", "buffers");
     add(metrics, chunks->peak_count, "pool", "chunks");
-    metrics_begin(metrics, "postern_pool_refused_total", METRICS_COUNTER, "Times that none was left.");
+    metrics_begin(metrics, "postern_pool_refused_total", METRICS_COUNTER, "Times that a pool had no block left.");
     add(metrics, buffers->refused_count, "pool", "buffers");
     add(metrics, chunks->refused_count, "pool", "chunks");
 }
@@ -180,9 +191,11 @@ static void write_malloc(struct metrics *metrics, const struct gateway *gateway)
     gateway->port->heap(gateway->port->context, &heap);
     metrics_gauge(metrics, "postern_malloc_max_bytes", "The fixed block that libraries allocate from.",
                   heap.capacity_bytes);
-    metrics_gauge(metrics, "postern_malloc_used_bytes", "Of these, used just now.", heap.used_bytes);
-    metrics_gauge(metrics, "postern_malloc_peak_bytes", "The most that was ever used.", heap.peak_bytes);
-    metrics_count(metrics, "postern_malloc_refused_total", "Times that there was not enough.", heap.refused_count);
+    metrics_gauge(metrics, "postern_malloc_used_bytes", "Bytes of that block that are used just now.", heap.used_bytes);
+    metrics_gauge(metrics, "postern_malloc_peak_bytes", "The most bytes of that block that were ever used.",
+                  heap.peak_bytes);
+    metrics_count(metrics, "postern_malloc_refused_total", "Times that that block had not enough left.",
+                  heap.refused_count);
 }
 
 uint16_t reports_metrics(void *context, struct text *page)
