@@ -12,7 +12,7 @@ set -eu
 build='gcc libc6-dev cmake ninja-build pkg-config libwolfssl-dev librabbitmq-dev libpq-dev libjsmn-dev libcmocka-dev'
 run="$build python3 rabbitmq-server postgresql alembic python3-psycopg2 python3-pika python3-websockets"
 load='python3-locust python3-websocket'
-pages='chromium chromium-driver python3-selenium fonts-dejavu-core'
+pages='chromium chromium-driver python3-selenium fonts-dejavu-core prometheus python3-prometheus-client'
 packages=
 for group in "$@"; do
     case $group in
@@ -88,7 +88,7 @@ apt() {
 # The services that would start by themselves.
 services() {
     for unit in rabbitmq-server.service postgresql.service epmd.service epmd.socket docker.service docker.socket \
-        containerd.service; do
+        containerd.service prometheus.service; do
         if [ -e "/lib/systemd/system/$unit" ] || [ -e "/usr/lib/systemd/system/$unit" ]; then
             echo "$unit"
         fi

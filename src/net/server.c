@@ -121,7 +121,8 @@ static void pause_accepting(struct server *server)
     server->port->watch_change(server->port->context, server->listener, 0);
 }
 
-/* Of those closing that have been sent all they get, the one that has been at it for longest; NULL when there is none. */
+/* Of those closing that have been sent all they get, the one that has been at it for longest; NULL when there is none.
+ */
 static struct connection *first_to_hurry(const struct server *server)
 {
     struct connection *connection = connection_first(server, &server->ending);

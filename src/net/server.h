@@ -100,9 +100,9 @@ enum server_refusal {
     SERVER_REFUSED_BAD_REQUEST,      /* 400: no HTTP, or not as RFC 6455 wants it */
     SERVER_REFUSED_NOT_WEBSOCKET,    /* 426 */
     SERVER_REFUSED_HEADER_TOO_LARGE, /* 431 */
-    SERVER_REFUSED_TIMEOUT,          /* 408: handshake_timeout_ms passed, or its buffer or record was needed elsewhere */
-    SERVER_REFUSED_BY_OWNER,         /* on_request gave another status than 101 */
-    SERVER_REFUSED_LOST,             /* the peer went away before its handshake was whole */
+    SERVER_REFUSED_TIMEOUT,  /* 408: handshake_timeout_ms passed, or its buffer or record was needed elsewhere */
+    SERVER_REFUSED_BY_OWNER, /* on_request gave another status than 101 */
+    SERVER_REFUSED_LOST,     /* the peer went away before its handshake was whole */
     SERVER_REFUSAL_COUNT
 };
 
@@ -264,9 +264,9 @@ void connection_set_timer(struct server *server, struct connection_handle handle
 /* True while the handle names an open connection. */
 bool connection_is_open(const struct server *server, struct connection_handle connection);
 
-/* True while pressure keeps the server from reading it: its silence then says nothing about the peer, and an answer to a
- * ping cannot be heard. That its machine is gone, or knows nothing of the connection any more, shows when something is
- * sent to it (see patience_ms). */
+/* True while pressure keeps the server from reading it: its silence then says nothing about the peer, and an answer to
+ * a ping cannot be heard. That its machine is gone, or knows nothing of the connection any more, shows when something
+ * is sent to it (see patience_ms). */
 bool connection_is_paused(const struct server *server, struct connection_handle connection);
 
 /* When bytes last arrived from it, or when it was read again after a pause, whichever is later (at first: when it was
