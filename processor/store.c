@@ -263,7 +263,7 @@ static void connect_host(struct store *store)
         connect_address(store);
         return;
     }
-    store->resolve_job = (struct port_job){resolve_on_worker, store};
+    store->resolve_job = (struct port_job){.run = resolve_on_worker, .context = store, .lane = PORT_LANE_NAMES};
     if (!store->port->submit_job(store->port->context, &store->resolve_job)) {
         set_cause(store, "the worker has too many jobs", "");
         wait_again(store);

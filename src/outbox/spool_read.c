@@ -69,7 +69,7 @@ static void submit(struct spool *spool)
     read->offset = read->scan.offset;
     read->bytes = left_bytes < read->buffer_bytes_max ? left_bytes : read->buffer_bytes_max;
     read->is_out = true;
-    read->job = (struct port_job){run, read};
+    read->job = (struct port_job){.run = run, .context = read, .lane = PORT_LANE_STORAGE};
     CHECK(spool->port->submit_job(spool->port->context, &read->job));
 }
 

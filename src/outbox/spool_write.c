@@ -225,7 +225,7 @@ void spool_write_turn(struct spool *spool, uint64_t now_ms)
     spool->is_written = !prepare(spool);
     if (!spool->is_written) {
         move(spool, SPOOL_WRITING_OUT);
-        spool->write.job = (struct port_job){run, &spool->write};
+        spool->write.job = (struct port_job){.run = run, .context = &spool->write, .lane = PORT_LANE_STORAGE};
         CHECK(spool->port->submit_job(spool->port->context, &spool->write.job));
     }
 }
