@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Installs the Debian packages that a command needs and the machine lacks.
 #
-#   toolchains/install.sh build|run|test|cross|bench|format ...
+#   toolchains/install.sh build|run|test|cross|bench|chaos|format ...
 #
 # dpkg is asked first, so that nothing happens where nothing is missing. Nothing that a package brings is started:
 # while packages are installed a policy-rc.d says no (one that is there already is left alone), PostgreSQL is told not
@@ -10,6 +10,7 @@
 set -eu
 
 build='gcc libc6-dev cmake ninja-build pkg-config libwolfssl-dev librabbitmq-dev libpq-dev libjsmn-dev libcmocka-dev'
+chaos='iproute2 nftables e2fsprogs mount'
 run="$build python3 rabbitmq-server postgresql alembic python3-psycopg2 python3-pika python3-websockets"
 packages=
 for group in "$@"; do
@@ -17,7 +18,8 @@ for group in "$@"; do
     build) packages="$packages $build" ;;
     run) packages="$packages $run" ;;
     bench) packages="$packages $run" ;;
-    test) packages="$packages $run python3-pytest python3-websocket clang clang-tidy clang-format libclang-rt-14-dev llvm" ;;
+    chaos) packages="$packages $chaos" ;;
+    test) packages="$packages $run $chaos python3-pytest python3-websocket clang clang-tidy clang-format libclang-rt-14-dev llvm" ;;
     cross) packages="$packages $build qemu-user-static" ;;
     aarch64) packages="$packages gcc-aarch64-linux-gnu" ;;
     armhf) packages="$packages gcc-arm-linux-gnueabihf" ;;

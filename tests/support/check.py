@@ -168,6 +168,7 @@ LANES = [
     ]),
     (BUILD_DEBUG, [
         ("integration, debug", lambda: pytest("debug", "tests/integration")),
+        ("chaos, short, debug", lambda: pytest("debug", "tests/chaos")),
     ]),
     (None, [
         ("build clang (sanitizers)", lambda: build("clang")),
