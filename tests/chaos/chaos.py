@@ -156,10 +156,12 @@ class Site:
             faults.Target(self, "broker", self.broker, 10.0, [
                 (faults.kill_broker, 2, 1), (faults.stop_broker, 1, 1)], seed),
             faults.Target(self, "database", self.database, 7.0, [
-                (faults.kill_database, 3, 1), (faults.stop_database, 2, 1), (faults.kill_database_session, 1, 1)], seed),
+                (faults.kill_database, 3, 1), (faults.stop_database, 2, 1),
+                (faults.kill_database_session, 1, 1)], seed),
             faults.Target(self, "clients", self.fleet, 2.0, [(faults.drop_clients, 1, 5)], seed),
         ]
-        disk_faults = [(faults.fill_disk, 1, 1)] * self.disk.is_small + [(faults.refuse_writes, 2, 1)] * self.disk.is_thin
+        disk_faults = [(faults.fill_disk, 1, 1)] * self.disk.is_small
+        disk_faults += [(faults.refuse_writes, 2, 1)] * self.disk.is_thin
         if disk_faults:
             found.append(faults.Target(self, "disk", self.disk, 8.0, disk_faults, seed))
         for processor in self.processors:

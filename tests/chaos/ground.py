@@ -24,8 +24,8 @@ BALLAST_STEP_BYTES = 1 << 20
 def run(*command, text=None):
     """Runs a command; returns (worked, what it said)."""
     try:
-        done = subprocess.run(command, input=text, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-                              timeout=60)
+        done = subprocess.run(command, input=text, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                              check=False, timeout=60)
     except OSError as error:
         return False, str(error)
     return done.returncode == 0, done.stdout.strip()

@@ -2,9 +2,9 @@
 """What the clients know: every message they sent, every receipt they were given, and what must be true in the end.
 
 The ledger knows doc/protocol.md and nothing of the programs. A message is told by its number `n` within its client,
-which its content carries; one in seven has no id of its own, so that a repeat of it would be a second row. What a client
-does after a lost connection is part of the contract: it sends again, oldest first and before anything new, all that has
-an id and no receipt; what has neither id nor receipt is given up, and may be stored or not.
+which its content carries; one in seven has no id of its own, so that a repeat of it would be a second row. What a
+client does after a lost connection is part of the contract: it sends again, oldest first and before anything new, all
+that has an id and no receipt; what has neither id nor receipt is given up, and may be stored or not.
 
 So, per client: every message with a receipt has a row (none lost), no message has two (none doubled), each row is what
 was sent (none altered, none invented), and rows come in the order of `n` (none out of order); but what was given up may
