@@ -437,6 +437,25 @@ static void what_is_printed_can_be_read_again(void **state)
     assert_null(strstr(printed, "secret"));
 }
 
+static void what_is_printed_has_its_quotes(void **state)
+{
+    (void)state;
+    static char printed[16 * 1024];
+    static const char *const folders[] = {"a # b", "it's", "$HOME", "c:\\d", "\"q\" and '$x' \\ #", " blank "};
+    for (size_t i = 0; i < sizeof folders / sizeof folders[0]; i++) {
+        char variable[64];
+        (void)snprintf(variable, sizeof variable, "SPOOL_DIR=%s", folders[i]);
+        assert_string_equal(load(SETTINGS_GATEWAY, "", variable), "");
+        struct settings_sources sources = sources_of("");
+        struct text text = text_in(printed, sizeof printed - 1);
+        settings_print(&settings, &sources, &text);
+        assert_false(text.truncated);
+        printed[text.used_bytes] = '\0';
+        assert_string_equal(load(SETTINGS_GATEWAY, printed, NULL), "");
+        assert_string_equal(settings.spool_dir, folders[i]);
+    }
+}
+
 static const char *read_source(const char *name)
 {
     static char contents[64 * 1024];
@@ -539,6 +558,7 @@ int main(void)
         cmocka_unit_test(long_values_are_refused_or_fit),
         cmocka_unit_test(passwords_within_urls_are_masked),
         cmocka_unit_test(what_is_printed_can_be_read_again),
+        cmocka_unit_test(what_is_printed_has_its_quotes),
         cmocka_unit_test(the_template_is_made_from_the_table),
         cmocka_unit_test(the_readme_has_the_table),
         cmocka_unit_test(the_template_loads),
