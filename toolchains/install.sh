@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Installs the Debian packages that a command needs and the machine lacks.
 #
-#   toolchains/install.sh build|run|test|cross|bench|format ...
+#   toolchains/install.sh build|run|test|cross|bench|fuzz|format ...
 #
 # dpkg is asked first, so that nothing happens where nothing is missing. Nothing that a package brings is started:
 # while packages are installed a policy-rc.d says no (one that is there already is left alone), PostgreSQL is told not
@@ -18,6 +18,7 @@ for group in "$@"; do
     run) packages="$packages $run" ;;
     bench) packages="$packages $run" ;;
     test) packages="$packages $run python3-pytest python3-websocket clang clang-tidy clang-format libclang-rt-14-dev llvm" ;;
+    fuzz) packages="$packages $build python3 clang libclang-rt-14-dev llvm" ;;
     cross) packages="$packages $build qemu-user-static" ;;
     aarch64) packages="$packages gcc-aarch64-linux-gnu" ;;
     armhf) packages="$packages gcc-arm-linux-gnueabihf" ;;
