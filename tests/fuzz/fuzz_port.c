@@ -174,7 +174,7 @@ static enum port_result remove_file(void *context, const char *path)
     if (number == FUZZ_FILES || !fuzz_files[number].is_there) {
         return PORT_FAILED;
     }
-    fuzz_files[number].is_there = false;
+    memset(&fuzz_files[number], 0, sizeof fuzz_files[number]);
     return PORT_OK;
 }
 

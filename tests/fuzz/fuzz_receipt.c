@@ -42,6 +42,24 @@ static void note_receipt(struct fuzz_trace *trace, const struct receipt *receipt
     fuzz_note(trace, 4, 0, receipt->reason);
 }
 
+/* How often the name stands before a colon. */
+static size_t count_name(struct span body, const char *name)
+{
+    size_t count = 0;
+    size_t name_bytes = strlen(name);
+    for (size_t at = 0; at + name_bytes < body.bytes; at++) {
+        size_t behind = at + name_bytes;
+        if (memcmp(body.data + at, name, name_bytes) != 0) {
+            continue;
+        }
+        while (behind < body.bytes && strchr(" \t\r\n", body.data[behind]) != NULL && body.data[behind] != 0) {
+            behind++;
+        }
+        count += behind < body.bytes && body.data[behind] == ':';
+    }
+    return count;
+}
+
 /* Reads all there is; true when the batch ended as it should. What was read goes into `batch`, if there is one. */
 static bool read_batch(struct span body, struct fuzz_trace *trace, struct receipt_batch *batch)
 {
@@ -70,6 +88,7 @@ static void check_body(struct span body)
         return;
     }
     CHECK(strict_json(body, NULL, &has_nul) != STRICT_JSON_WRONG);
+    CHECK(count_name(body, "\"client_id\"") == batch.count && count_name(body, "\"status\"") == batch.count);
     CHECK(read_batch(receipt_batch_end(&batch), &second, NULL));
     fuzz_expect_same(&first, &second);
 }

@@ -264,6 +264,9 @@ struct start {
     size_t synced_count;
     size_t count; /* read */
     uint64_t sequences[MESSAGES_MAX];
+    struct span payloads[MESSAGES_MAX];
+    size_t kept_bytes;
+    uint8_t kept[FUZZ_FILES * FUZZ_FILE_BYTES];
 };
 
 static void on_found(void *context, struct span payload)
@@ -302,7 +305,11 @@ static bool open_spool(struct start *start, uint8_t options)
     struct text error = text_in(error_memory, sizeof error_memory);
     memset(memory, 0, arena.used_bytes); /* of the start before */
     arena_begin(&arena, memory, sizeof memory);
-    *start = (struct start){.port = fuzz_port()};
+    start->port = fuzz_port();
+    start->found_count = 0;
+    start->synced_count = 0;
+    start->count = 0;
+    start->kept_bytes = 0;
     log_open(&start->log, &start->port, &arena, &log);
     start->spool = spool_init(&arena, &start->port, &start->log, &spool, &handler, start);
     bool is_open = spool_open(start->spool, &error);
@@ -329,6 +336,16 @@ static bool turn(struct start *start)
     return is_busy;
 }
 
+static void keep(struct start *start, uint64_t sequence, struct span payload)
+{
+    CHECK(payload.bytes <= sizeof start->kept - start->kept_bytes);
+    uint8_t *at = start->kept + start->kept_bytes;
+    memcpy(at, payload.data, payload.bytes);
+    start->kept_bytes += payload.bytes;
+    start->sequences[start->count] = sequence;
+    start->payloads[start->count++] = span_of(at, payload.bytes);
+}
+
 static void read_all(struct start *start, struct fuzz_trace *trace)
 {
     uint64_t unread_count = spool_unread_count(start->spool);
@@ -347,7 +364,7 @@ static void read_all(struct start *start, struct fuzz_trace *trace)
         }
         CHECK(sequence > last_sequence && start->count < MESSAGES_MAX);
         last_sequence = sequence;
-        start->sequences[start->count++] = sequence;
+        keep(start, sequence, payload);
         fuzz_note(trace, 0, sequence, payload);
         spool_pass(start->spool);
     }
@@ -368,25 +385,15 @@ static size_t find(const struct start *start, uint64_t sequence)
     return at;
 }
 
-static void check_read(const struct fuzz_file *files, const struct fuzz_trace *trace)
+static void check_read(const struct fuzz_file *files, const struct start *start)
 {
-    enum { NOTE_HEAD_BYTES = 13 };
-    for (size_t at = 0; at < trace->used_bytes;) {
-        uint64_t sequence = 0;
-        size_t bytes = 0;
-        for (size_t i = 8; i > 0; i--) {
-            sequence = sequence << 8 | trace->bytes[at + i];
-        }
-        for (size_t i = 12; i > 8; i--) {
-            bytes = bytes << 8 | trace->bytes[at + i];
-        }
-        struct span payload = span_of(trace->bytes + at + NOTE_HEAD_BYTES, bytes);
+    for (size_t k = 0; k < start->count; k++) {
         bool is_there = false;
         for (size_t i = 0; i < FUZZ_FILES && !is_there; i++) {
-            is_there = files[i].is_there && spool_model_holds(span_of(files[i].data, SEGMENT_BYTES), sequence, payload);
+            is_there = files[i].is_there && spool_model_holds(span_of(files[i].data, SEGMENT_BYTES),
+                                                              start->sequences[k], start->payloads[k]);
         }
         CHECK(is_there);
-        at += NOTE_HEAD_BYTES + bytes;
     }
 }
 
@@ -426,7 +433,7 @@ static bool sort_segments(struct segments *segments, const struct fuzz_file *fil
     return true;
 }
 
-/* Each record that is valid, and not released by any header or mark, was read. */
+/* Each record that is valid, and not released by any header or mark, was read; that one, and no other with its sequence. */
 static void check_complete(const struct fuzz_file *files, const struct start *start)
 {
     static struct spool_model models[FUZZ_FILES];
@@ -448,8 +455,10 @@ static void check_complete(const struct fuzz_file *files, const struct start *st
     for (size_t i = 0; i < segments.count; i++) {
         for (size_t k = 0; k < models[i].count; k++) {
             const struct spool_model_record *record = &models[i].records[k];
-            CHECK(record->kind != SPOOL_MODEL_MESSAGE || record->sequence <= released ||
-                  find(start, record->sequence) < start->count);
+            if (record->kind == SPOOL_MODEL_MESSAGE && record->sequence > released) {
+                size_t at = find(start, record->sequence);
+                CHECK(at < start->count && span_equal(start->payloads[at], record->payload));
+            }
         }
     }
 }
@@ -538,6 +547,26 @@ static bool is_plausible(const struct fuzz_file *files, struct start *start)
     return are_headers_plausible(files);
 }
 
+/* What was written is as the format has it: the headers do not contradict, and the end stands behind the last record. */
+static void check_written(const struct start *start)
+{
+    static struct spool_model model;
+    CHECK(are_headers_plausible(fuzz_files));
+    for (size_t i = 0; i < FUZZ_FILES; i++) {
+        struct spool_model_header header;
+        struct span segment = span_of(fuzz_files[i].data, SEGMENT_BYTES);
+        if (!spool_model_header(segment, &header)) {
+            continue;
+        }
+        spool_model_read(&model, segment, PAYLOAD_BYTES_MAX, header.first_sequence, header.released, UINT64_MAX);
+        for (size_t k = 0; k < model.count; k++) {
+            bool is_last = model.records[k].kind == SPOOL_MODEL_MESSAGE && start->synced_count > 0 &&
+                           model.records[k].sequence == start->synced_sequence;
+            CHECK(!is_last || model.has_end);
+        }
+    }
+}
+
 /* `again` reads what `start` read beyond `released`, then what it appended; of the rest only what `start` read too. */
 static void check_follows(const struct start *start, size_t released_count, bool is_marked, const struct start *again)
 {
@@ -577,7 +606,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
         return 0;
     }
     read_all(&start, &trace);
-    check_read(before, &trace);
+    check_read(before, &start);
     check_complete(before, &start);
     bool is_removed = check_unchanged(before);
     bool is_known = is_plausible(before, &start);
@@ -606,6 +635,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     bool is_marked = fuzz_port_counts.write_count > 0;
     close_spool(&start);
 
+    if (is_known) {
+        check_written(&start);
+    }
     bool is_open = open_spool(&again, options);
     CHECK(is_open || !is_known);
     if (is_known) {
