@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Installs the Debian packages that a command needs and the machine lacks.
 #
-#   toolchains/install.sh build|run|test|load|cross|bench|chaos|compose|pictures|format ...
+#   toolchains/install.sh build|run|test|load|cross|bench|chaos|fuzz|compose|pictures|format ...
 #
 # dpkg is asked first, so that nothing happens where nothing is missing. Nothing that a package brings is started:
 # while packages are installed a policy-rc.d says no (one that is there already is left alone), PostgreSQL is told not
@@ -24,6 +24,7 @@ for group in "$@"; do
     load) packages="$packages $load" ;;
     pictures) packages="$packages $pages" ;;
     test) packages="$packages $run $load $pages $chaos python3-pytest clang clang-tidy clang-format libclang-rt-14-dev llvm mandoc" ;;
+    fuzz) packages="$packages $build python3 clang libclang-rt-14-dev llvm" ;;
     cross) packages="$packages $build qemu-user-static" ;;
     compose) packages="$packages python3-pytest python3-websocket docker.io docker-compose iptables mmdebstrap" ;;
     aarch64) packages="$packages gcc-aarch64-linux-gnu" ;;
