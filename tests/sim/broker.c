@@ -183,6 +183,7 @@ void broker_take(struct world *world, struct broker_link *at)
         ledger_refused(world, index, at->generation, UINT64_MAX);
     } else {
         publish->fate = BROKER_ON_ITS_WAY;
+        ledger_taken(world, index);
     }
     broker_plan_confirm(world, at);
 }

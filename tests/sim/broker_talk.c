@@ -213,6 +213,10 @@ static void on_bind(struct world *world, struct broker_link *at, struct amqp_rea
     if (!span_is(queue, "postern.gateway.gw") || !span_is(exchange, "postern.downlink")) {
         world_fail(world, "a binding of %.*s", (int)queue.bytes, (const char *)queue.data);
     }
+    if (!broker->has_gateway_queue && is_bind) {
+        broker_say_channel_close(world, at, 404, "NOT_FOUND - no queue in vhost '/'");
+        return;
+    }
     if (span_is(key, "gateway.gw")) {
         broker->is_gateway_bound = is_bind;
     }
@@ -233,6 +237,10 @@ static void on_consume(struct world *world, struct broker_link *at, struct amqp_
     struct span tag = amqp_read_short(reader);
     if (!span_is(queue, "postern.gateway.gw")) {
         world_fail(world, "%.*s is consumed", (int)queue.bytes, (const char *)queue.data);
+    }
+    if (!world->broker.has_gateway_queue) {
+        broker_say_channel_close(world, at, 404, "NOT_FOUND - no queue in vhost '/'");
+        return;
     }
     struct amqp_writer writer = method(60, 21);
     amqp_write_short(&writer, tag);

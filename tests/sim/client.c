@@ -6,7 +6,7 @@
 
 #include "world.h"
 
-enum { TEXT = 1, BINARY = 2, CLOSE = 8, PING = 9, CONNS_EACH_MAX = 3, FINALS = 3 };
+enum { TEXT = 1, BINARY = 2, CLOSE = 8, PING = 9, CONNS_EACH_MAX = 3, FINALS = 3, FINALS_AFTER_S = 60 };
 
 static uint64_t name_of(const struct world *world, const struct conn *conn)
 {
@@ -272,6 +272,15 @@ static void give_up_dead(struct world *world, uint32_t client)
     }
 }
 
+/* A connection on which so much was sent that no more can be remembered. */
+static void give_up_full(struct world *world, uint32_t client)
+{
+    struct conn *conn = conn_of(world, client);
+    if (conn != NULL && conn->submission_count + 16 >= CLIENT_SUBMISSIONS_MAX) {
+        conn_end(world, conn, false);
+    }
+}
+
 /* ---- what comes next ---- */
 
 static void act_in_storm(struct world *world, uint32_t client)
@@ -308,7 +317,9 @@ static void act_in_calm(struct world *world, uint32_t client)
     }
     while (can_send(conn) && resend(world, conn)) {
     }
-    if (can_send(conn) && each->final_first == 0) {
+    /* Not before receipts surely have a way: what the processor says while the gateway's queue is gone is lost. */
+    bool is_time = sim_now_ns(world->sim) - world->part_ns > FINALS_AFTER_S * SIM_S;
+    if (can_send(conn) && each->final_first == 0 && is_time) {
         each->final_first = world->ledger.numbers[client] + 1;
         for (size_t i = 0; i < FINALS; i++) {
             submit(world, conn, ledger_create(world, client));
@@ -316,23 +327,29 @@ static void act_in_calm(struct world *world, uint32_t client)
     }
 }
 
-static void tick(void *context, uint64_t client)
+static void tick_in_storm(void *context, uint64_t client)
 {
     struct world *world = context;
-    if (world->part == WORLD_LEAVING || world->part == WORLD_OVER) {
-        give_up_dead(world, (uint32_t)client);
-        sim_at(world->sim, sim_now_ns(world->sim) + SIM_S, tick, world, client);
-        return;
-    }
-    give_up_dead(world, (uint32_t)client);
-    uint64_t pause_ns = SIM_S;
     if (world_is_stormy(world)) {
+        give_up_dead(world, (uint32_t)client);
+        give_up_full(world, (uint32_t)client);
         act_in_storm(world, (uint32_t)client);
-        pause_ns = sim_magnitude(world->sim, world->plan.client_ns_min, world->plan.client_ns_max);
-    } else {
+        sim_at(world->sim,
+               sim_now_ns(world->sim) +
+                   sim_magnitude(world->sim, world->plan.client_ns_min, world->plan.client_ns_max),
+               tick_in_storm, world, client);
+    }
+}
+
+static void tick_in_calm(void *context, uint64_t client)
+{
+    struct world *world = context;
+    give_up_dead(world, (uint32_t)client);
+    give_up_full(world, (uint32_t)client);
+    if (world->part == WORLD_CALM) {
         act_in_calm(world, (uint32_t)client);
     }
-    sim_at(world->sim, sim_now_ns(world->sim) + pause_ns, tick, world, client);
+    sim_at(world->sim, sim_now_ns(world->sim) + SIM_S, tick_in_calm, world, client);
 }
 
 /* ---- the whole of them ---- */
@@ -354,13 +371,17 @@ void clients_begin(struct world *world)
         uint64_t kind = sim_between(world->sim, 0, 9);
         memcpy(each->wants, wants[kind < 4 ? 0 : kind < 8 ? 1 : kind - 6], sizeof each->wants);
         if (i < world->plan.client_count) {
-            sim_at(world->sim, sim_now_ns(world->sim) + sim_magnitude(world->sim, SIM_MS, 3 * SIM_S), tick, world, i);
+            sim_at(world->sim, sim_now_ns(world->sim) + sim_magnitude(world->sim, SIM_MS, 3 * SIM_S), tick_in_storm,
+                   world, i);
         }
     }
 }
 
 void clients_calm(struct world *world)
 {
+    for (uint32_t i = 0; i < world->plan.client_count; i++) {
+        sim_at(world->sim, sim_now_ns(world->sim) + i * SIM_MS, tick_in_calm, world, i);
+    }
     for (size_t i = 0; i < CLIENT_CONNS_MAX; i++) {
         struct conn *conn = &world->clients.conns[i];
         if (conn->state != CONN_FREE && conn->is_slow) {

@@ -76,7 +76,7 @@ void conn_say(struct world *world, struct conn *conn, uint8_t opcode, const void
 
 void conn_ask(struct world *world, struct conn *conn)
 {
-    static const char *const masks[] = {"", "?receipts=accepted,queued,stored", "?receipts=stored", "?receipts=none"};
+    static const char *const masks[] = {"?receipts=queued,stored", "", "?receipts=stored", "?receipts=none"};
     const bool *wants = conn->wants;
     size_t mask = wants[LEDGER_ACCEPTED] ? 1 : wants[LEDGER_QUEUED] ? 0 : wants[LEDGER_STORED] ? 2 : 3;
     char request[256];

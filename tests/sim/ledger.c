@@ -180,6 +180,11 @@ static void check_properties(struct world *world, uint32_t index, const struct l
     }
 }
 
+static void excuse(struct ledger_message *message, uint32_t number)
+{
+    message->excused_number = number > message->excused_number ? number : message->excused_number;
+}
+
 /* Those before it that the broker refused on this connection: this one may overtake them if it was made before the
  * gateway knew. */
 static void check_behind_refused(struct world *world, uint32_t index, const struct ledger_publish *publish)
@@ -193,7 +198,7 @@ static void check_behind_refused(struct world *world, uint32_t index, const stru
                 world_fail(world, "message %u of c%u was published although message %u before it had come back",
                            (unsigned)message->number, message->client, (unsigned)before->number);
             }
-            before->is_excused = true;
+            excuse(before, message->number);
         }
     }
 }
@@ -221,6 +226,13 @@ void ledger_refused(struct world *world, uint32_t index, uint32_t link, uint64_t
     }
 }
 
+void ledger_taken(struct world *world, uint32_t index)
+{
+    struct ledger_message *message = at(world, index);
+    world->ledger.refused_count -= message->is_refused;
+    message->is_refused = false;
+}
+
 static bool is_promised(const struct ledger_message *message)
 {
     return message->was_told[LEDGER_ACCEPTED] && !message->is_dropped && message->enqueued_count == 0;
@@ -231,14 +243,13 @@ void ledger_enqueued(struct world *world, uint32_t index)
     struct ledger_message *message = at(world, index);
     world->ledger.promised_count -= is_promised(message);
     world->counts.enqueued++;
-    world->ledger.refused_count -= message->is_refused;
-    message->is_refused = false;
     if (message->enqueued_count++ > 0) {
         return;
     }
     sim_note(world->sim, "queue: has message", message->client, message->number);
     uint32_t *highest = &world->ledger.highest[message->client][message->queue];
-    if (message->number < *highest && !message->is_excused) {
+    /* What was dropped and not marked as such on the disk comes again after a crash, and too late. */
+    if (message->number < *highest && *highest > message->excused_number && !message->is_dropped) {
         world_fail(world, "message %u of c%u comes to its queue behind message %u", (unsigned)message->number,
                    message->client, (unsigned)*highest);
     }
@@ -251,6 +262,16 @@ void ledger_processed(struct world *world, uint32_t index, enum ledger_status ve
     if (!message->is_processed) {
         message->is_processed = true;
         message->verdict = verdict;
+    }
+}
+
+void ledger_power_was_cut(struct world *world)
+{
+    for (uint32_t i = 0; i < world->ledger.message_count; i++) {
+        struct ledger_message *message = &world->ledger.messages[i];
+        if (message->enqueued_count == 0 && !message->was_told[LEDGER_ACCEPTED]) {
+            excuse(message, world->ledger.numbers[message->client]);
+        }
     }
 }
 

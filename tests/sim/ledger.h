@@ -37,12 +37,12 @@ struct ledger_message {
     bool was_told[LEDGER_STATUS_COUNT];
     bool is_dropped;
     bool is_processed;
-    bool is_refused; /* by the broker, since it was last in no queue */
-    bool is_excused; /* later ones may come before it: they were on their way when it was refused */
+    bool is_refused; /* by the broker, when it came last */
     enum ledger_status verdict; /* the processor's */
     uint16_t submission_count;
     uint16_t enqueued_count;
     uint32_t number; /* of its client's */
+    uint32_t excused_number; /* those up to it may come before it */
     uint32_t pad_bytes;
     uint32_t refused_link;     /* the connection it was refused on, */
     uint64_t refused_position; /* and where that was said, in the bytes to the gateway; UINT64_MAX: not yet */
@@ -90,8 +90,13 @@ uint32_t ledger_find(const struct world *world, uint32_t client, struct span id)
 uint32_t ledger_recognize(struct world *world, const struct ledger_publish *publish);
 /* The broker refused it; said at a position of its bytes (UINT64_MAX: will say). */
 void ledger_refused(struct world *world, uint32_t index, uint32_t link, uint64_t position);
+/* It did not refuse it, and it is on its way. */
+void ledger_taken(struct world *world, uint32_t index);
 /* It is in its queue for good. */
 void ledger_enqueued(struct world *world, uint32_t index);
+/* The power was cut: of a write that it tore, later messages may be there and earlier ones not, none of them accepted.
+ * When their client sends these again, they come behind those. */
+void ledger_power_was_cut(struct world *world);
 void ledger_processed(struct world *world, uint32_t index, enum ledger_status verdict);
 void ledger_told(struct world *world, uint32_t index, enum ledger_status status, struct span code);
 void ledger_dropped(struct world *world, uint32_t index);
