@@ -60,10 +60,10 @@ static void tell(struct processor *processor, const struct delivery *delivery)
     receipt_groups_add(&processor->receipts, delivery->reply_to, &receipt);
 }
 
-static void send_receipts(void *context, struct span reply_to, struct span body)
+static void send_receipts(void *context, struct span reply_to, struct span body, size_t count)
 {
     struct processor *const processor = context;
-    outgoing_receipts(&processor->outgoing, reply_to, body);
+    outgoing_receipts(&processor->outgoing, reply_to, body, count);
 }
 
 /* A dead letter is safe with the broker: now its delivery can go, and the client can know. */
@@ -178,6 +178,7 @@ static void on_result(void *context, const struct store_result *result)
 {
     struct processor *const processor = context;
     const bool is_stale = delivery_at(processor, processor->rows[0])->tag == 0;
+    processor->store_down_ms = UINT64_MAX;
     switch (result->outcome) {
     case STORE_STORED:
         on_stored(processor, result);
@@ -265,14 +266,15 @@ static void feed_store(struct processor *processor)
 
 static void on_up(void *context)
 {
-    struct processor *const processor = context;
-    processor->store_down_ms = UINT64_MAX;
+    (void)context; /* that it does its work, only a batch can tell */
 }
 
 static void on_down(void *context)
 {
     struct processor *const processor = context;
-    processor->store_down_ms = processor->now_ms;
+    if (processor->store_down_ms == UINT64_MAX) {
+        processor->store_down_ms = processor->now_ms;
+    }
 }
 
 static void on_lost(void *context)
@@ -339,6 +341,14 @@ static uint64_t tick(struct processor *processor)
     return earlier(due_ms, store_tick(processor->store, now_ms));
 }
 
+/* While nothing flows they gather, but at the end there is no later. */
+static void flush_receipts(struct processor *processor)
+{
+    if (outgoing_flows(&processor->outgoing) || processor->stopping) {
+        receipt_groups_flush(&processor->receipts);
+    }
+}
+
 /* Everything that follows from what has happened. */
 static uint64_t turn(struct processor *processor)
 {
@@ -346,9 +356,9 @@ static uint64_t turn(struct processor *processor)
     give_back(processor);
     feed_store(processor);
     hand_all_dead(processor);
-    receipt_groups_flush(&processor->receipts);
+    flush_receipts(processor);
     uint64_t due_ms = outgoing_pump(&processor->outgoing, processor->now_ms);
-    receipt_groups_flush(&processor->receipts); /* of dead letters that were confirmed */
+    flush_receipts(processor); /* of dead letters that were confirmed */
     due_ms = earlier(due_ms, outgoing_pump(&processor->outgoing, processor->now_ms));
     consumer_want(&processor->consumer, store_up(processor->store) && !processor->stopping);
     consumer_turn(&processor->consumer, outgoing_lowest_tag(&processor->outgoing), processor->now_ms);

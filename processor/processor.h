@@ -86,7 +86,7 @@ struct processor {
     bool has_dead;              /* there may be deliveries to hand to the dead letters */
     bool tags_lost;             /* the channel was lost since the last turn */
     uint64_t now_ms;
-    uint64_t store_down_ms; /* since when the store is down; UINT64_MAX: it is up */
+    uint64_t store_down_ms; /* since when no batch was decided, for the store went down; UINT64_MAX: it does its work */
 
     bool stopping;
     bool closing;

@@ -210,9 +210,8 @@ struct sim *sim_begin(void *memory, uint64_t seed, const struct sim_handler *han
     }
     sim->is_listening = false;
     sim->is_listener_watched = false;
-    sim->job_count = 0;
+    memset(sim->lanes, 0, sizeof sim->lanes);
     sim->finished_count = 0;
-    sim->is_working = false;
     sim->worker_generation = 0;
     sim_disk_begin(sim);
     return sim;

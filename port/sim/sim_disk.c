@@ -11,8 +11,6 @@
 
 void sim_disk_begin(struct sim *sim)
 {
-    sim->disk.is_folder_there = false;
-    sim->disk.is_folder_synced = false;
     sim->disk.file_count = 0;
     sim->disk.page_count = 0;
 }
@@ -219,13 +217,6 @@ void sim_disk_end(struct sim *sim, enum sim_death death)
             cut_name(sim, file);
         } else if (sim_chance(sim, SIM_ALWAYS / 2)) {
             for_sectors(sim, file, evict);
-        }
-    }
-    if (death == SIM_POWER_CUT && disk->is_folder_there && !disk->is_folder_synced) {
-        disk->is_folder_synced = true;
-        disk->is_folder_there = sim_chance(sim, SIM_ALWAYS / 2);
-        for (uint32_t i = 0; i < disk->file_count && !disk->is_folder_there; i++) {
-            disk->files[i].is_there = false;
         }
     }
 }

@@ -120,13 +120,8 @@ static enum port_result sync_directory(void *context, const char *path)
 {
     struct sim *sim = context;
     enter_storage(sim);
-    size_t length = strlen(path);
     if (sim_chance(sim, sim->weather.folder_fails_ppm)) {
         return sim_fail(sim, IO_ERROR);
-    }
-    if (length > 3 && strcmp(path + length - 3, "/..") == 0) {
-        sim->disk.is_folder_synced = true;
-        return PORT_OK;
     }
     for (uint32_t i = 0; i < sim->disk.file_count; i++) {
         if (is_of(sim->disk.files[i].path, path)) {
@@ -177,10 +172,6 @@ static enum port_result make_directory(void *context, const char *path)
     enter_storage(sim);
     if (sim_chance(sim, sim->weather.folder_fails_ppm)) {
         return sim_fail(sim, NO_SPACE);
-    }
-    if (!sim->disk.is_folder_there) {
-        sim->disk.is_folder_there = true;
-        sim->disk.is_folder_synced = false;
     }
     return PORT_OK;
 }

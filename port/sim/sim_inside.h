@@ -102,12 +102,18 @@ struct sim_file {
 };
 
 struct sim_disk {
-    bool is_folder_there;
-    bool is_folder_synced;
     struct sim_file files[SIM_FILES_MAX];
     uint32_t file_count;
     struct sim_page pages[SIM_PAGES_MAX];
     uint32_t page_count;
+};
+
+/* ---- workers ---- */
+
+struct sim_lane {
+    struct port_job *jobs[PORT_JOBS_MAX]; /* submitted and not done, in order */
+    size_t job_count;
+    size_t out_count; /* with those that are done and were not handed back */
 };
 
 /* ---- all of it ---- */
@@ -140,11 +146,9 @@ struct sim {
     uint32_t listener_interest;
     uint64_t listener_token;
 
-    struct port_job *jobs[PORT_JOBS_MAX]; /* submitted, a ring by count */
-    size_t job_count;
-    struct port_job *finished[PORT_JOBS_MAX];
+    struct sim_lane lanes[PORT_LANE_COUNT];
+    struct port_job *finished[PORT_JOBS_MAX * PORT_LANE_COUNT];
     size_t finished_count;
-    bool is_working;
     uint32_t worker_generation; /* one for each life of the machine */
 
     struct sim_disk disk;

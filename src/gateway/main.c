@@ -137,7 +137,7 @@ static void make_plan(struct program *program, const struct port_posix_options *
     size_t block_bytes = malloc_block_bytes();
     plan_begin(plan, &program->arena);
     plan_add(plan, "the program's own record", 1, sizeof *program);
-    plan_add(plan, "sockets, poller and worker (port)", 1, port_posix_memory_bytes(options));
+    plan_add(plan, "sockets, poller and workers (port)", 1, port_posix_memory_bytes(options));
     if (block_bytes == 0) {
         plan_add(plan, "the AMQP library's buffers", GATEWAY_LINK_COUNT, AMQP_LINK_LIBRARY_BYTES);
         return;
