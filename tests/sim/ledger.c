@@ -192,7 +192,7 @@ static void check_behind_refused(struct world *world, uint32_t index, const stru
     const struct ledger_message *message = at(world, index);
     for (uint32_t i = 0; i < world->ledger.message_count && world->ledger.refused_count > 0; i++) {
         struct ledger_message *before = &world->ledger.messages[i];
-        if (before->is_refused && before->client == message->client && before->queue == message->queue &&
+        if (before->is_refused && !before->is_dropped && before->client == message->client && before->queue == message->queue &&
             before->number < message->number && before->refused_link == publish->link) {
             if (publish->known_bytes >= before->refused_position) {
                 world_fail(world, "message %u of c%u was published although message %u before it had come back",
@@ -265,7 +265,7 @@ void ledger_processed(struct world *world, uint32_t index, enum ledger_status ve
     }
 }
 
-void ledger_power_was_cut(struct world *world)
+void ledger_writes_were_torn(struct world *world)
 {
     for (uint32_t i = 0; i < world->ledger.message_count; i++) {
         struct ledger_message *message = &world->ledger.messages[i];

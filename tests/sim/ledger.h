@@ -94,9 +94,9 @@ void ledger_refused(struct world *world, uint32_t index, uint32_t link, uint64_t
 void ledger_taken(struct world *world, uint32_t index);
 /* It is in its queue for good. */
 void ledger_enqueued(struct world *world, uint32_t index);
-/* The power was cut: of a write that it tore, later messages may be there and earlier ones not, none of them accepted.
- * When their client sends these again, they come behind those. */
-void ledger_power_was_cut(struct world *world);
+/* The power was cut, or a write had failed: of what was being written, later messages may be there and earlier ones not,
+ * none of them accepted. When their client sends these again, they come behind those. */
+void ledger_writes_were_torn(struct world *world);
 void ledger_processed(struct world *world, uint32_t index, enum ledger_status verdict);
 void ledger_told(struct world *world, uint32_t index, enum ledger_status status, struct span code);
 void ledger_dropped(struct world *world, uint32_t index);
