@@ -63,10 +63,10 @@ static void tell(struct processor *processor, const struct delivery *delivery)
     receipt_groups_add(&processor->receipts, delivery->reply_to, &receipt);
 }
 
-static void send_receipts(void *context, struct span reply_to, struct span body)
+static void send_receipts(void *context, struct span reply_to, struct span body, size_t count)
 {
     struct processor *const processor = context;
-    outgoing_receipts(&processor->outgoing, reply_to, body);
+    outgoing_receipts(&processor->outgoing, reply_to, body, count);
 }
 
 /* A dead letter is safe with the broker: now its delivery can go, and the client can know. */
@@ -208,6 +208,7 @@ static void on_result(void *context, const struct store_result *result)
 {
     struct processor *const processor = context;
     const bool is_stale = delivery_at(processor, processor->rows[0])->tag == 0;
+    processor->store_down_ms = UINT64_MAX;
     metrics_observe(&processor->tally.insert_ns, now_ns(processor) - processor->submitted_ns);
     switch (result->outcome) {
     case STORE_STORED:
@@ -296,15 +297,16 @@ static void feed_store(struct processor *processor)
 
 static void on_up(void *context)
 {
-    struct processor *const processor = context;
-    processor->store_down_ms = UINT64_MAX;
+    struct processor *const processor = context; /* that it does its work, only a batch can tell */
     processor->tally.database_connects++;
 }
 
 static void on_down(void *context)
 {
     struct processor *const processor = context;
-    processor->store_down_ms = processor->now_ms;
+    if (processor->store_down_ms == UINT64_MAX) {
+        processor->store_down_ms = processor->now_ms;
+    }
     processor->tally.database_losses++;
 }
 
@@ -373,6 +375,14 @@ static uint64_t tick(struct processor *processor)
     return earlier(due_ms, store_tick(processor->store, now_ms));
 }
 
+/* While nothing flows they gather, but at the end there is no later. */
+static void flush_receipts(struct processor *processor)
+{
+    if (outgoing_flows(&processor->outgoing) || processor->stopping) {
+        receipt_groups_flush(&processor->receipts);
+    }
+}
+
 /* Everything that follows from what has happened. */
 static uint64_t turn(struct processor *processor)
 {
@@ -380,9 +390,9 @@ static uint64_t turn(struct processor *processor)
     give_back(processor);
     feed_store(processor);
     hand_all_dead(processor);
-    receipt_groups_flush(&processor->receipts);
+    flush_receipts(processor);
     uint64_t due_ms = outgoing_pump(&processor->outgoing, processor->now_ms);
-    receipt_groups_flush(&processor->receipts); /* of dead letters that were confirmed */
+    flush_receipts(processor); /* of dead letters that were confirmed */
     due_ms = earlier(due_ms, outgoing_pump(&processor->outgoing, processor->now_ms));
     consumer_want(&processor->consumer, store_up(processor->store) && !processor->stopping);
     consumer_turn(&processor->consumer, outgoing_lowest_tag(&processor->outgoing), processor->now_ms);
@@ -511,7 +521,7 @@ static enum turned heed_signals(struct processor *processor, uint64_t *due_ms)
     return TURN_ON;
 }
 
-enum processor_exit processor_run(struct processor *processor)
+enum program_exit processor_run(struct processor *processor)
 {
     read_clock(processor);
     log_event(&processor->log, LOG_INFO, "started", LOG_TEXT("version", POSTERN_VERSION),
@@ -530,11 +540,11 @@ enum processor_exit processor_run(struct processor *processor)
             break;
         case TURN_DRAINED:
             log_event(&processor->log, LOG_INFO, "stopped");
-            return PROCESSOR_EXIT_OK;
+            return PROGRAM_EXIT_OK;
         case TURN_CUT_SHORT:
             log_event(&processor->log, LOG_WARN, "stopped_at_once");
             log_flush(&processor->log);
-            return PROCESSOR_EXIT_FAILED;
+            return PROGRAM_EXIT_FAILED;
         }
     }
 }

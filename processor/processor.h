@@ -21,6 +21,7 @@
 #include "limits.h"
 #include "log.h"
 #include "outgoing.h"
+#include "program.h"
 #include "receipt_groups.h"
 #include "settings.h"
 #include "tally.h"
@@ -30,6 +31,7 @@ struct port;
 struct store;
 
 enum {
+    PROCESSOR_LINK_COUNT = 2,
     PROCESSOR_WATCHES = 3 + ADMIN_WATCHES, /* sockets: two links, the database, and the admin pages */
 
     /* A body in the queue, in bytes: the longest a gateway can be set to take, with its frame. The JSON parser costs
@@ -49,13 +51,6 @@ enum {
 
     /* Halving a batch of 2^n messages down to one leaves at most n + 1 ranges to do. */
     PROCESSOR_RANGES_MAX = 32
-};
-
-/* How the program ends. */
-enum processor_exit {
-    PROCESSOR_EXIT_OK = 0,      /* drained after SIGTERM */
-    PROCESSOR_EXIT_FAILED = 1,  /* could not start, or was told twice to stop */
-    PROCESSOR_EXIT_SETTINGS = 2 /* a setting is wrong */
 };
 
 /* Deliveries from `from` up to, not including, `to`. */
@@ -93,7 +88,7 @@ struct processor {
     bool tags_lost;             /* the channel was lost since the last turn */
     uint64_t turn_ns;           /* when the present turn began */
     uint64_t now_ms;
-    uint64_t store_down_ms; /* since when the store is down; UINT64_MAX: it is up */
+    uint64_t store_down_ms; /* since when no batch was decided, for the store went down; UINT64_MAX: it does its work */
 
     bool stopping;
     bool closing;
@@ -111,10 +106,10 @@ void processor_init(struct processor *processor, struct arena *arena, struct por
 /* Listens for the admin pages, if there are to be any. False: `error` (terminated) is one line. */
 bool processor_listen(struct processor *processor, char *error, size_t error_bytes);
 
-/* Turns the loop until the program is told to stop. PROCESSOR_EXIT_FAILED: told twice; nothing is closed. */
-enum processor_exit processor_run(struct processor *processor);
+/* Turns the loop until the program is told to stop. PROGRAM_EXIT_FAILED: told twice; nothing is closed. */
+enum program_exit processor_run(struct processor *processor);
 
-/* After PROCESSOR_EXIT_OK: gives back what is not the arena's, and closes the log. */
+/* After PROGRAM_EXIT_OK: gives back what is not the arena's, and closes the log. */
 void processor_release(struct processor *processor);
 
 #endif

@@ -30,10 +30,11 @@ def pytest_collection_modifyitems(config, items):
 
 
 @pytest.fixture(scope="session")
-def servers():
-    """Both servers, started side by side; a database `template_postern` is migrated once to be copied."""
-    # Not under pytest's own folder: they run as other users when we are root, and each pytest that starts on this
-    # machine closes that folder to all others.
+def servers(request):
+    """Both servers, started side by side; a database `template_postern` is migrated once to be copied.
+
+    Their folder is not one of pytest's, which every other run of pytest closes to all but us: PostgreSQL runs as
+    another user when we are root. It stays for a look when a test failed."""
     folder = Path(tempfile.mkdtemp(prefix="postern-servers-"))
     folder.chmod(0o755)
     broker = Broker(folder / "rabbitmq", management=True)
@@ -47,7 +48,8 @@ def servers():
     finally:
         broker.end(quickly=True)
         database.end(quickly=True)
-        shutil.rmtree(folder, ignore_errors=True)
+        if not request.session.testsfailed:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -130,6 +130,9 @@ static void settle_and_tell(struct gateway *gateway, const struct receipt *recei
         outbox_write_id(gateway->outbox, &made, number);
         source.name = text_span(&made);
     }
+    if (!source.known) {
+        outbox_settle_earlier(gateway->outbox, receipt->client_id, receipt->id);
+    }
     tell(gateway, &source, receipt);
 }
 

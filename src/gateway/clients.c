@@ -144,11 +144,11 @@ static void on_refused(void *context, const struct port_address *peer, enum serv
 
 static bool older_silent(void *context, const struct session *older)
 {
+    // One that is not read under pressure cannot be heard. It counts as silent after the same time: that it is there is
+    // not known, and the newcomer is.
     struct gateway *gateway = context;
-    struct connection_handle connection = connection_of(older);
-    uint64_t receive_ms = connection_last_receive_ms(&gateway->server, connection);
-    return !connection_is_paused(&gateway->server, connection) &&
-           heartbeat_silent_ms(&older->heartbeat, receive_ms, gateway->now_ms) >= gateway->heartbeat.interval_ms;
+    uint64_t receive_ms = connection_last_receive_ms(&gateway->server, connection_of(older));
+    return gateway->now_ms - receive_ms >= gateway->heartbeat.interval_ms;
 }
 
 static void refuse(struct gateway *gateway, struct connection_handle connection, struct span client_id,
@@ -396,6 +396,11 @@ static void on_timer(void *context, struct connection_handle connection)
         return;
     }
     if (connection_is_paused(&gateway->server, connection)) {
+        // An answer could not be read, but a machine that is gone, or knows nothing of this connection any more, is
+        // found by sending to it. What waits to be sent does that already.
+        if (connection_queued_bytes(&gateway->server, connection) == 0) {
+            send_ping(gateway, session);
+        }
         heartbeat_reset(&session->heartbeat, gateway->now_ms);
     }
     uint64_t receive_ms = connection_last_receive_ms(&gateway->server, connection);

@@ -377,13 +377,12 @@ static uint64_t consume(struct downlink *downlink, uint64_t now_ms)
 uint64_t downlink_turn(struct downlink *downlink, uint64_t now_ms)
 {
     uint64_t due_ms = consume(downlink, now_ms);
-    due_ms = number_smaller(due_ms, amqp_link_tick(downlink->link, now_ms));
     acknowledge(downlink);
     if (downlink->standing) {
         ask(downlink);
     }
     amqp_link_flush(downlink->link, now_ms);
-    return due_ms;
+    return number_smaller(due_ms, amqp_link_tick(downlink->link, now_ms)); /* of what the flush left */
 }
 
 void downlink_close(struct downlink *downlink, uint64_t now_ms)

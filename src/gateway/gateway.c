@@ -177,6 +177,7 @@ static void init_server(struct gateway *gateway, struct arena *arena)
         .chunk_bytes = GATEWAY_CHUNK_BYTES,
         .send_queue_bytes = settings->send_queue_bytes,
         .handshake_timeout_ms = settings->handshake_timeout_ms,
+        .patience_ms = (uint32_t)(gateway->heartbeat.interval_ms + gateway->heartbeat.timeout_ms),
     };
     server_init(&gateway->server, arena, &options, &clients_handler, gateway, gateway->now_ms);
 }
@@ -280,6 +281,7 @@ static void complain_of_port(struct gateway *gateway, struct text *error, const 
     text_string(error, address);
     text_string(error, "): cannot listen: ");
     text_string(error, gateway->port->error_text(gateway->port->context));
+    text_string(error, "; see that the address is this machine's and that nothing else has the port");
 }
 
 static bool listen_for_admin(struct gateway *gateway, struct text *error)
@@ -315,8 +317,9 @@ bool gateway_listen(struct gateway *gateway, struct text *error)
         text_u64(error, settings->max_connections);
         text_string(error, ": the machine does not allow ");
         text_u64(error, handle_count);
-        text_string(error, " open files (ulimit -n): ");
+        text_string(error, " open files (ulimit -n, or LimitNOFILE= of its unit): ");
         text_string(error, port->error_text(port->context));
+        text_string(error, "; allow more, or lower MAX_CONNECTIONS");
         return false;
     }
     if (!port->parse_address(port->context, settings->listen_address, (uint16_t)settings->port, &address)) {

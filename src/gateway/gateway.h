@@ -23,6 +23,7 @@
 #include "log.h"
 #include "outbox.h"
 #include "port.h"
+#include "program.h"
 #include "reports.h"
 #include "routes.h"
 #include "server.h"
@@ -64,13 +65,6 @@ enum {
 
     /* The longest sleep of the loop. Nothing depends on it; it bounds the harm of a time not foreseen. */
     GATEWAY_WAIT_MS_MAX = 60000
-};
-
-/* How the program ends. */
-enum gateway_exit {
-    GATEWAY_EXIT_OK = 0,       /* drained after SIGTERM */
-    GATEWAY_EXIT_FAILED = 1,   /* could not start, or was told twice to stop */
-    GATEWAY_EXIT_SETTINGS = 2, /* a setting is wrong */
 };
 
 enum gateway_turned {
@@ -133,7 +127,7 @@ bool gateway_listen(struct gateway *gateway, struct text *error);
 enum gateway_turned gateway_turn(struct gateway *gateway);
 
 /* Turns until it is told to stop and has drained, or is told again. */
-enum gateway_exit gateway_run(struct gateway *gateway);
+enum program_exit gateway_run(struct gateway *gateway);
 
 /* Gives back what the AMQP library allocated, and closes the log: before gateway_listen succeeded, or after it drained.
  * The gateway is dead after it. */

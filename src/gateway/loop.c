@@ -113,7 +113,7 @@ enum gateway_turned gateway_turn(struct gateway *gateway)
     return gateway->drain.state == DRAIN_DONE ? GATEWAY_DRAINED : GATEWAY_TURN_ON;
 }
 
-enum gateway_exit gateway_run(struct gateway *gateway)
+enum program_exit gateway_run(struct gateway *gateway)
 {
     enum gateway_turned turned;
     do {
@@ -122,5 +122,5 @@ enum gateway_exit gateway_run(struct gateway *gateway)
     usage_log(gateway);
     log_event(&gateway->log, LOG_INFO, "gateway_stopped");
     log_flush(&gateway->log); // who was cut short closes nothing
-    return turned == GATEWAY_DRAINED ? GATEWAY_EXIT_OK : GATEWAY_EXIT_FAILED;
+    return turned == GATEWAY_DRAINED ? PROGRAM_EXIT_OK : PROGRAM_EXIT_FAILED;
 }

@@ -2,10 +2,10 @@
 /* What the files of this room share: the connection's record, its life, the lists it stands in. Not for owners, who
  * know connections by handle (server.h).
  *
- * Invariants: a record is in at most one of the lists vacant, waiting, partial and ending (those that are closing or
- * lingering), and besides that at most once in dirty. It has a buffer only while a handshake, a message or a held
- * message is in it, or until the flush after its connection ended. Memory: the table and all lists are in the records.
- * Thread: the loop's. */
+ * Invariants: a record is in at most one of the lists vacant, silent, waiting, partial and ending (those that are
+ * closing or lingering), and besides that at most once in dirty. It has a buffer only while a handshake, a message or a
+ * held message is in it, or until the flush after its connection ended. Memory: the table and all lists are in the
+ * records. Thread: the loop's. */
 #ifndef POSTERN_NET_CONNECTION_H
 #define POSTERN_NET_CONNECTION_H
 
@@ -38,7 +38,8 @@ enum {
     CONNECTION_SHUT = 1 << 10,      /* our side of the stream is ended */
     CONNECTION_PEER_ENDED = 1 << 11,
     CONNECTION_SEND_FAILED = 1 << 12, /* seen while a handler ran; acted upon in server_flush */
-    CONNECTION_PEER_V6 = 1 << 13
+    CONNECTION_PEER_V6 = 1 << 13,
+    CONNECTION_SILENT = 1 << 14 /* in the silent list */
 };
 
 #define CONNECTION_NONE UINT32_MAX /* no record, no chunk, no buffer */
@@ -115,6 +116,8 @@ struct connection *connection_take(struct server *server); /* NULL: all in use; 
 void connection_give(struct server *server, struct connection *connection);    /* a dead one */
 void connection_discard(struct server *server, struct connection *connection); /* one that never got a socket */
 struct connection *connection_first(const struct server *server, const struct server_list *list);
+/* The one behind it in its list. */
+struct connection *connection_next(const struct server *server, const struct connection *connection);
 void connection_append(struct server *server, struct server_list *list, struct connection *connection);
 void connection_remove(struct server *server, struct server_list *list, struct connection *connection);
 /* Has server_flush look at it. */
@@ -135,7 +138,7 @@ size_t buffer_tail_offset(const struct server *server);
 uint8_t *buffer_of(const struct server *server, const struct connection *connection);
 /* Sees to it that the connection has a buffer, and the turn of being evicted where it may be. False: none was left. */
 bool buffer_borrow(struct server *server, struct connection *connection, bool may_evict);
-/* Takes the connection out of those that may be evicted. */
+/* Takes the connection out of those that may be evicted or displaced. */
 void buffer_shield(struct server *server, struct connection *connection);
 /* Gives the buffer back, if there is one. */
 void buffer_return(struct server *server, struct connection *connection);

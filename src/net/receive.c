@@ -325,6 +325,9 @@ static void stop_waiting(struct server *server, struct connection *connection)
 
 static void resume(struct server *server, struct connection *connection)
 {
+    if (connection_has(connection, CONNECTION_PAUSED)) {
+        connection->last_receive_ms = (uint32_t)server->now_ms; /* what silence there was is not known */
+    }
     stop_waiting(server, connection);
     if (connection_has(connection, CONNECTION_HELD)) {
         uint8_t *buffer = buffer_of(server, connection);

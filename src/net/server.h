@@ -37,7 +37,9 @@
  * connection_max this never happens.
  *
  * A full table. When all records are in use and somebody waits at the door, those closing for longest whose last bytes
- * are sent end without their peer's answer. So a crowd that has to be refused is refused at the pace of the loop.
+ * are sent end without their peer's answer; when there is none, the one that has been in its handshake for longest is
+ * answered 408, unless its request turns out to be there. So a crowd that has to be refused is refused at the pace of
+ * the loop, and who connects and says nothing takes the place of others of that kind only.
  *
  * Memory: all from the arena at init. Thread: the loop's. Time: now_ms is the port's monotonic clock in ms, as read by
  * the owner once a turn. */
@@ -98,9 +100,9 @@ enum server_refusal {
     SERVER_REFUSED_BAD_REQUEST,      /* 400: no HTTP, or not as RFC 6455 wants it */
     SERVER_REFUSED_NOT_WEBSOCKET,    /* 426 */
     SERVER_REFUSED_HEADER_TOO_LARGE, /* 431 */
-    SERVER_REFUSED_TIMEOUT,          /* 408: handshake_timeout_ms passed, or its buffer was needed elsewhere */
-    SERVER_REFUSED_BY_OWNER,         /* on_request gave another status than 101 */
-    SERVER_REFUSED_LOST,             /* the peer went away before its handshake was whole */
+    SERVER_REFUSED_TIMEOUT,  /* 408: handshake_timeout_ms passed, or its buffer or record was needed elsewhere */
+    SERVER_REFUSED_BY_OWNER, /* on_request gave another status than 101 */
+    SERVER_REFUSED_LOST,     /* the peer went away before its handshake was whole */
     SERVER_REFUSAL_COUNT
 };
 
@@ -143,6 +145,7 @@ struct server_options {
     uint32_t send_queue_bytes;     /* per connection; its frames' headers count */
     uint32_t accept_max;           /* connections a turn, 0: 64 */
     uint32_t handshake_timeout_ms; /* 0: 10000 */
+    uint32_t patience_ms;          /* for a peer's machine to take what was sent (port.h), 0: as the system has it */
     uint32_t close_timeout_ms;     /* for the peer's close frame after ours, and again for its end of stream, 0: 2000 */
 };
 
@@ -166,6 +169,7 @@ struct server_counters {
     uint64_t sends_full; /* CONNECTION_FULL said */
     uint64_t pressures;  /* connections that began to wait */
     uint64_t hurried;    /* closing ones ended early, because the table was full and somebody waited */
+    uint64_t displaced;  /* handshakes ended early, likewise */
     uint64_t evicted;    /* buffers taken from partial senders, open or in handshake */
 };
 
@@ -189,6 +193,7 @@ struct server {
     struct timer_wheel wheel;
     struct timer_node accept_timer; /* until accepting is tried again */
     struct server_list vacant;
+    struct server_list silent;  /* in their handshake, of which nothing is kept yet, longest first */
     struct server_list waiting; /* under pressure, in order */
     struct server_list partial; /* holders of a buffer that may be evicted, longest first */
     struct server_list ending;  /* closing, longest first */
@@ -259,10 +264,13 @@ void connection_set_timer(struct server *server, struct connection_handle handle
 /* True while the handle names an open connection. */
 bool connection_is_open(const struct server *server, struct connection_handle connection);
 
-/* True while pressure keeps the server from reading it: its silence then says nothing about the peer. */
+/* True while pressure keeps the server from reading it: its silence then says nothing about the peer, and an answer to
+ * a ping cannot be heard. That its machine is gone, or knows nothing of the connection any more, shows when something
+ * is sent to it (see patience_ms). */
 bool connection_is_paused(const struct server *server, struct connection_handle connection);
 
-/* When bytes last arrived from it (at first: when it was accepted); 0 for a dead handle. */
+/* When bytes last arrived from it, or when it was read again after a pause, whichever is later (at first: when it was
+ * accepted); 0 for a dead handle. */
 uint64_t connection_last_receive_ms(const struct server *server, struct connection_handle handle);
 
 /* Bytes queued and not yet taken by the socket. */

@@ -266,6 +266,31 @@ enum outbox_ref outbox_settle(struct outbox *outbox, struct span client_id, stru
     return OUTBOX_REF_OURS;
 }
 
+/* The start before had at most a publish window of them at the broker, and a few were confirmed and not marked. */
+void outbox_settle_earlier(struct outbox *outbox, struct span client_id, struct span id)
+{
+    struct window *window = &outbox->window;
+    uint64_t end = window->front_sequence + outbox->options.window_count_max + SPOOL_MARK_MESSAGES;
+    if (outbox->flow.spool == NULL || id.bytes == 0) {
+        return;
+    }
+    for (uint64_t sequence = window->front_sequence; sequence < end; sequence++) {
+        struct window_entry *entry = window_find(window, sequence);
+        struct parcel parcel;
+        if (entry == NULL || entry->spool_sequence == 0 ||
+            entry->spool_sequence >= spool_own_sequence(outbox->flow.spool)) {
+            return; /* those behind are this start's own */
+        }
+        CHECK(parcel_open(window_record(window, entry), &parcel));
+        if (!entry->is_confirmed && span_equal(parcel.client_id, client_id) &&
+            span_equal(parcel_given_id(&parcel), id)) {
+            entry->is_published = true; /* then, if not by this start */
+            window_settle(window, sequence, on_confirmed, outbox);
+            return;
+        }
+    }
+}
+
 bool outbox_empty(const struct outbox *outbox)
 {
     return flow_is_empty(&outbox->flow);
@@ -303,6 +328,14 @@ bool outbox_closed(const struct outbox *outbox)
     return amqp_link_state(outbox->uplink.link) == AMQP_LINK_DOWN && flow_is_closed(&outbox->flow);
 }
 
+static enum outbox_spool_state spool_state(const struct outbox *outbox)
+{
+    if (!outbox->flow.is_begun) {
+        return OUTBOX_SPOOL_EMPTY;
+    }
+    return outbox->flow.is_draining ? OUTBOX_SPOOL_DRAINING : OUTBOX_SPOOL_WAITING;
+}
+
 const struct outbox_counters *outbox_counters(struct outbox *outbox)
 {
     outbox->counters.accepted_count = outbox->flow.accepted_count;
@@ -311,6 +344,7 @@ const struct outbox_counters *outbox_counters(struct outbox *outbox)
     outbox->counters.depth_bytes = window_bytes(&outbox->window);
     outbox->counters.in_flight_count = (uint32_t)window_in_flight(&outbox->window);
     outbox->counters.window_count = outbox->uplink.window_count;
+    outbox->counters.spool_state = spool_state(outbox);
     return &outbox->counters;
 }
 

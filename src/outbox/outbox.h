@@ -58,6 +58,13 @@ struct outbox_message {
     struct outbox_origin origin;
 };
 
+/* Of the messages on the disk. */
+enum outbox_spool_state {
+    OUTBOX_SPOOL_EMPTY,   /* there are none, or there is no spool */
+    OUTBOX_SPOOL_WAITING, /* the broker takes none */
+    OUTBOX_SPOOL_DRAINING
+};
+
 enum outbox_taken {
     OUTBOX_TAKEN,
     OUTBOX_FULL /* nothing was taken; on_room follows when there is room again */
@@ -124,6 +131,7 @@ struct outbox_counters {
     size_t depth_bytes;       /* in memory */
     uint32_t in_flight_count; /* published and undecided */
     uint32_t window_count;    /* how many may be, now */
+    enum outbox_spool_state spool_state;
 };
 
 /* Takes the outbox with its link from `arena`. NULL while the arena measures, never otherwise. All that is pointed at
@@ -182,6 +190,11 @@ enum outbox_ref {
  * `stored` never goes backwards. */
 enum outbox_ref outbox_settle(struct outbox *outbox, struct span client_id, struct span ref,
                               struct outbox_origin *origin, uint64_t *number);
+
+/* The processor's word on a message whose ref is foreign. An earlier start may have sent that message and been killed
+ * before the confirm; then it is here once more, among the oldest, and the processor speaks of the copy that was sent
+ * first. If it is here, its RECEIPT_QUEUED goes out before this returns, as above. `id`: the client's own. */
+void outbox_settle_earlier(struct outbox *outbox, struct span client_id, struct span id);
 
 /* Nothing is waiting or undecided: all that was taken is confirmed. */
 bool outbox_empty(const struct outbox *outbox);

@@ -9,7 +9,12 @@
 #include "text.h"
 
 /* Of a segment that seems unused, so much is looked at: its header's page and the next one. */
-enum { LOOK_BYTES = 2 * SPOOL_PAGE_BYTES, NAME_DIGITS = 5, SEGMENTS_LEAST = 2, RECORD_BYTES_MIN = 32 };
+enum {
+    LOOK_BYTES = 2 * SPOOL_PAGE_BYTES,
+    NAME_DIGITS = 5,
+    SEGMENTS_LEAST = 2,
+    RECORD_BYTES_MIN = SPOOL_RECORD_HEADER_BYTES + SPOOL_RECORD_ALIGN_BYTES
+};
 
 struct recovery {
     struct spool *spool;
@@ -106,7 +111,8 @@ static bool open_segment(struct spool *spool, uint32_t index, struct segment_fil
         break;
     }
     log_event(spool->log, LOG_ERROR, "spool_unreadable", LOG_TEXT("path", path),
-              LOG_TEXT("reason", spool->port->error_text(spool->port->context)));
+              LOG_TEXT("reason", spool->port->error_text(spool->port->context)),
+              LOG_TEXT("remedy", "see to the file's rights and the disk, and start again: it is left as it is"));
     return false;
 }
 
@@ -168,8 +174,7 @@ static void walk_segment(struct recovery *recovery, const struct segment_file *o
     uint32_t offset = SPOOL_SEGMENT_HEADER_BYTES;
     size_t bytes = 0;
     *walk = (struct walk){.last_sequence = header->first_sequence - 1};
-    spool_scan_begin(&walk->scan, segment_bytes, (uint32_t)spool->options.payload_bytes_max, header->first_sequence,
-                     header->released, sequence_end);
+    spool_scan_begin(&walk->scan, segment_bytes, (uint32_t)spool->options.payload_bytes_max, header, sequence_end);
     for (;;) {
         struct spool_record record;
         switch (spool_scan_next(&walk->scan, offset, span_of(spool->read.buffer, bytes), &record)) {
@@ -219,6 +224,7 @@ static void find_sequences(struct recovery *recovery, uint32_t index, const stru
     walk_segment(recovery, opened, &unknown, UINT64_MAX, &walk);
     segment->is_header_damaged = true;
     segment->first_sequence = walk.first_sequence;
+    segment->salt = walk.scan.salt;
     spool_set_state(spool, index, walk.first_sequence == 0 ? SPOOL_SEGMENT_FREE : SPOOL_SEGMENT_KEPT);
 }
 
@@ -235,6 +241,7 @@ static bool judge_header(struct recovery *recovery, uint32_t index, const struct
     case SPOOL_HEADER_VALID:
         segment->number = header.number;
         segment->first_sequence = header.first_sequence;
+        segment->salt = header.salt;
         spool_set_state(spool, index, SPOOL_SEGMENT_KEPT);
         if (header.released > spool->released_sequence) {
             spool->released_sequence = header.released;
@@ -340,7 +347,7 @@ static bool read_segment(struct recovery *recovery, uint32_t index, uint64_t seq
     if (!open_segment(spool, index, &opened)) {
         return true; /* it was there a moment ago; what it held shows as lost */
     }
-    struct spool_header header = {.first_sequence = segment->first_sequence, .released = 0};
+    struct spool_header header = {.first_sequence = segment->first_sequence, .salt = segment->salt};
     if (!segment->is_header_damaged) {
         size_t unreadable_bytes;
         read_part(spool, &opened, 0, SPOOL_SEGMENT_HEADER_BYTES, &unreadable_bytes);
@@ -442,7 +449,8 @@ static bool make_segments(struct recovery *recovery)
     }
     if (made_count < spool->segment_count) {
         log_event(spool->log, LOG_ERROR, "spool_short", LOG_U64("segments", made_count),
-                  LOG_U64("wanted", spool->segment_count), LOG_TEXT("reason", reason));
+                  LOG_U64("wanted", spool->segment_count), LOG_TEXT("reason", reason),
+                  LOG_TEXT("remedy", "see to the disk and start again; until then the spool holds less"));
     }
     if (made_count >= SEGMENTS_LEAST) {
         return true;

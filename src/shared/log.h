@@ -5,10 +5,12 @@
  *
  * Lines gather in a buffer and reach the file with log_flush, once a turn of the loop, in one write. A file never
  * grows beyond file_bytes_max: before a write that would pass it, FILE becomes FILE.1, FILE.1 becomes FILE.2 and so
- * on, file_count files in all. A log that cannot be written never stops the program: stderr is told once, lines wait
- * in the buffer, what comes when it is full is lost and counted, and the log tells when it is well again. A standard
- * output that takes nothing (a pipe that nobody empties) never stops it either: its copies are dropped, counted, and
- * told when it takes lines again. The latest lines at LOG_WARN or above stay in memory too, for who asks what is wrong.
+ * on, file_count files in all. A file is one program's alone: where another that runs has FILE, this one writes to
+ * FILE-2 or the next that is free (logs/websocket.log, logs/websocket-2.log). A log that cannot be written never stops
+ * the program: stderr is told once, lines wait in the buffer, what comes when it is full is lost and counted, and the
+ * log tells when it is well again. A standard output that takes nothing (a pipe that nobody empties) never stops it
+ * either: its copies are dropped, counted, and told when it takes lines again. The latest lines at LOG_WARN or above
+ * stay in memory too, for who asks what is wrong.
  *
  * Invariant: no line is longer than LOG_LINE_BYTES_MAX, none holds a control character, and each ends in a newline; a
  * value that does not fit is cut. Memory: a buffer and the latest warnings, from the arena. Thread: the loop's. */
@@ -30,8 +32,10 @@ enum { LOG_LEVEL_COUNT = LOG_DEBUG + 1 };
 
 enum {
     LOG_LINE_BYTES_MAX = 2048,
-    LOG_PATH_BYTES_MAX = 255,
+    LOG_PATH_BYTES_MAX = 255, /* as given */
     LOG_BUFFER_BYTES_MAX = 64 * 1024,
+    LOG_PLACES_MAX = 1000,       /* programs that can have the same path */
+    LOG_PLACE_BYTES = 8,         /* what the place adds to the path, with the terminator */
     LOG_RECENT_LINES = 16,       /* at LOG_WARN or above, kept in memory */
     LOG_RECENT_LINE_BYTES = 512, /* of each; the rest is cut */
 };
@@ -71,7 +75,8 @@ struct log_recent {
 struct log {
     const struct port *port;
     struct log_options options;
-    int32_t file; /* a port_file */
+    char path[LOG_PATH_BYTES_MAX + LOG_PLACE_BYTES]; /* of the file: the options' path, or with its place in it */
+    int32_t file;                                    /* a port_file */
     uint64_t file_bytes;
     uint64_t whole_bytes; /* up to where the file holds whole lines */
     char *buffer;         /* buffer_bytes_max */

@@ -24,7 +24,7 @@ def gateway(pipeline):
 @pytest.fixture(params=[DESKTOP, {**DESKTOP, "dark": True}, PHONE], ids=["light", "dark", "phone"])
 def browser(request, gateway, tmp_path):
     with Browser(tmp_path / "chromium", **request.param) as browser:
-        browser.get(gateway.admin_url("/"))
+        browser.open(gateway.admin_url("/"))
         browser.until(lambda: browser.text("#gateway") == "gw-page", "the gateway's name")
         yield browser
         assert not browser.complaints(), "the browser's console has errors"
@@ -33,7 +33,7 @@ def browser(request, gateway, tmp_path):
 @pytest.fixture
 def desktop(gateway, tmp_path):
     with Browser(tmp_path / "chromium", **DESKTOP) as browser:
-        browser.get(gateway.admin_url("/"))
+        browser.open(gateway.admin_url("/"))
         browser.until(lambda: browser.text("#gateway") == "gw-page", "the gateway's name")
         yield browser
 
@@ -192,7 +192,7 @@ def contrast(first, second):
 def test_its_colours_can_be_read(gateway, tmp_path, dark):
     """Every pair of text and ground that the page uses has the contrast that WCAG's AA asks for, 4.5 to 1."""
     with Browser(tmp_path / "chromium", **DESKTOP, dark=dark) as browser:
-        browser.get(gateway.admin_url("/"))
+        browser.open(gateway.admin_url("/"))
         colours = browser.run("""
             const style = getComputedStyle(document.documentElement);
             const names = ['back', 'card', 'field', 'ink', 'soft', 'accent', 'accent-ink', 'good', 'good-wash', 'warn',

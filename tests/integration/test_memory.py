@@ -43,7 +43,9 @@ def plan_rows(folder, **settings):
         found = re.fullmatch(r"(\S.*?)((?: +\d+)+)", line)
         if found:
             rows[found[1]] = rows.get(found[1], 0) + int(found[2].split()[-1])
-    return rows
+        if "total" in rows:
+            return rows  # what follows is about the spool
+    raise AssertionError(f"no total: {said}")
 
 
 def status(pid, thread=None):

@@ -22,6 +22,7 @@ from programs import ROOT, Gateway, Processor
 from services import Broker, Database, migrate
 
 RUN = ROOT / "build" / "run"
+GATEWAY_URL = RUN / "gateway.url"  # while it runs: where its gateway is, for ./dev load
 
 
 class Stop(Exception):
@@ -159,6 +160,7 @@ class Run:
             self.started.append((program.name, program.end, program))
         step("processor", lambda: processor.start() and f"pid {processor.pid}")
         step("gateway", lambda: self.start_gateway(gateway))
+        GATEWAY_URL.write_text(gateway.url("").rstrip("/") + "\n")
 
         Demonstration(gateway, database).show()
         if once:
@@ -215,6 +217,7 @@ class Run:
     def end(self):
         """Ends what runs, last started first; True when all of it ended well."""
         well = True
+        GATEWAY_URL.unlink(missing_ok=True)
         for name, end, _ in reversed(self.started):
             try:
                 start = time.monotonic()

@@ -219,6 +219,11 @@ class Broker:
         finally:
             channel.connection.close()
 
+    def queue_held(self, queue, vhost="/"):
+        """Messages in a queue now, those that were handed out and not acknowledged too."""
+        rows = json.loads(self.ctl("list_queues", "-p", vhost, "--formatter", "json", "name", "messages"))
+        return next(row["messages"] for row in rows if row["name"] == queue)
+
     def rss_bytes(self):
         return self.process.rss_bytes()
 

@@ -161,6 +161,7 @@ void net_close(struct net *net)
     assert_int_equal(net->server.open_count, 0);
     assert_int_equal(net->server.buffers.used_count, 0);
     assert_int_equal(net->server.chunks.used_count, 0);
+    assert_int_equal(net->server.silent.count, 0);
     assert_int_equal(net->server.waiting.count, 0);
     assert_int_equal(net->server.partial.count, 0);
     assert_int_equal(net->server.dirty.count, 0);

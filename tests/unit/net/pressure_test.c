@@ -2,6 +2,8 @@
 /* When the owner has no room, when peers do not read, when buffers and chunks run out. */
 #include "net_fixture.h"
 
+#include <sys/socket.h>
+
 static void send_ping(struct net *net, int client, const char *payload)
 {
     uint8_t frame[256];
@@ -53,8 +55,10 @@ static void test_held_until_there_is_room(void **state)
     server_resume(&net.server, net.server.now_ms);
     net_settle(&net);
     assert_string_equal(net_events(&net), "");
+    net_later(&net, 60000); /* silence of which the peer is not accused afterwards */
     net.readable = true;
     server_resume(&net.server, net.server.now_ms);
+    assert_int_equal(connection_last_receive_ms(&net.server, net.last), net.server.now_ms);
     assert_string_equal(net_events(&net), "text 0 first\nbinary 0 second\n");
     assert_false(connection_is_paused(&net.server, net.last));
     NET_UNTIL(&net, net.server.counters.messages_received == 4);
@@ -240,6 +244,31 @@ static void test_peer_that_leaves_while_held(void **state)
     net.readable = true;
     server_resume(&net.server, net.server.now_ms);
     assert_string_equal(net_events(&net), "");
+    net_close(&net);
+}
+
+/* It has said all it had to say and ended its side: nothing of that is lost, and then it is gone. */
+static void test_peer_that_ends_its_side_while_held(void **state)
+{
+    (void)state;
+    struct net net;
+    net_open(&net, net_options());
+    int client = client_open(&net);
+    (void)net_events(&net);
+    net.readable = false;
+    client_send_text(&net, client, "held");
+    NET_UNTIL(&net, connection_is_paused(&net.server, net.last));
+    client_send_text(&net, client, "waits in the network");
+    client_send_text(&net, client, "and this too");
+    assert_int_equal(shutdown(client, SHUT_WR), 0);
+    net_settle(&net);
+    assert_string_equal(net_events(&net), "pressure 0\n");
+    net.readable = true;
+    server_resume(&net.server, net.server.now_ms);
+    NET_UNTIL(&net, net.server.open_count == 0);
+    assert_string_equal(net_events(&net),
+                        "text 0 held\ntext 0 waits in the network\ntext 0 and this too\nclosed 0 lost 1006\n");
+    client_close(client);
     net_close(&net);
 }
 
@@ -454,6 +483,7 @@ int main(void)
         cmocka_unit_test(test_waiting_without_a_buffer),
         cmocka_unit_test(test_pressure_right_behind_the_handshake),
         cmocka_unit_test(test_peer_that_leaves_while_held),
+        cmocka_unit_test(test_peer_that_ends_its_side_while_held),
         cmocka_unit_test(test_closing_while_held),
         cmocka_unit_test(test_peer_that_never_reads),
         cmocka_unit_test(test_peer_that_reads_late),

@@ -409,6 +409,77 @@ static void an_earlier_file_is_continued(void **state)
     assert_non_null(strstr(read_log(), "event=second\n"));
 }
 
+static const char *text_beside(const char *name)
+{
+    static char beside[400];
+    (void)snprintf(beside, sizeof beside, "%s/%s", folder, name);
+    return read_text(beside);
+}
+
+static void open_second_log(struct log *log, uint8_t *of_memory, uint64_t file_bytes_max)
+{
+    struct arena arena;
+    struct log_options chosen = options(file_bytes_max, 3);
+    arena_begin(&arena, of_memory, LOG_BUFFER_BYTES_MAX + ARENA_ALIGN_BYTES);
+    log_open(log, &port, &arena, &chosen);
+}
+
+static _Alignas(ARENA_ALIGN_BYTES) uint8_t second_memory[LOG_BUFFER_BYTES_MAX + ARENA_ALIGN_BYTES];
+
+/* The second program takes another name, with files of its own to rotate, and the name is free again after it. */
+static void programs_with_the_same_path_have_a_file_each(void **state)
+{
+    (void)state;
+    enum { CAP = 4096 };
+    struct log first;
+    struct log second;
+    open_log(&first, CAP, 3);
+    open_second_log(&second, second_memory, CAP);
+    for (int line = 0; line < 100; line++) { /* more than one file of each */
+        log_event(&first, LOG_INFO, "first");
+        log_event(&second, LOG_INFO, "second");
+        log_flush(&first);
+        log_flush(&second);
+    }
+    static const char *const names_first[] = {"test.log", "test.log.1"};
+    static const char *const names_second[] = {"test-2.log", "test-2.log.1"};
+    for (size_t index = 0; index < 2; index++) {
+        const char *text = text_beside(names_first[index]);
+        assert_true(text != NULL && strstr(text, "first") != NULL && strstr(text, "second") == NULL);
+        text = text_beside(names_second[index]);
+        assert_true(text != NULL && strstr(text, "second") != NULL && strstr(text, "first") == NULL);
+    }
+    log_close(&first);
+    open_log(&first, CAP, 3);
+    log_event(&first, LOG_INFO, "again");
+    log_reopen(&second);
+    log_event(&second, LOG_INFO, "reopened");
+    log_close(&first);
+    log_close(&second);
+    assert_non_null(strstr(text_beside("test.log"), "event=again"));
+    assert_non_null(strstr(text_beside("test-2.log"), "event=reopened"));
+    assert_null(text_beside("test-3.log"));
+}
+
+static void the_second_name_stands_before_the_suffix(void **state)
+{
+    (void)state;
+    static const char *const names[][2] = {
+        {"plain", "plain-2"}, {".hidden", ".hidden-2"}, {"a.b.log", "a.b-2.log"}, {"d.d/plain", "d.d/plain-2"}};
+    for (size_t index = 0; index < sizeof names / sizeof names[0]; index++) {
+        struct log first;
+        struct log second;
+        (void)snprintf(path, sizeof path, "%s/%s", folder, names[index][0]);
+        open_log(&first, 4096, 2);
+        open_second_log(&second, second_memory, 4096);
+        log_event(&second, LOG_INFO, "second");
+        log_close(&second);
+        log_close(&first);
+        const char *text = text_beside(names[index][1]);
+        assert_true(text != NULL && strstr(text, "event=second") != NULL);
+    }
+}
+
 static void the_folder_is_made(void **state)
 {
     (void)state;
@@ -732,6 +803,8 @@ int main(void)
         TEST(files_are_capped_and_rotated),
         TEST(a_file_that_is_too_long_at_the_start_is_rotated),
         TEST(an_earlier_file_is_continued),
+        TEST(programs_with_the_same_path_have_a_file_each),
+        TEST(the_second_name_stands_before_the_suffix),
         TEST(the_folder_is_made),
         TEST(reopening_begins_a_file_at_the_path),
         TEST(a_full_disk_is_told_once_and_survived),
