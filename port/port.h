@@ -103,9 +103,9 @@ struct port {
     /* `bytes` is not 0. A connection that was reset is PORT_FAILED, never PORT_CLOSED. */
     enum port_result (*receive)(void *context, port_socket socket, void *buffer, size_t bytes, size_t *received_bytes);
     enum port_result (*send)(void *context, port_socket socket, const void *data, size_t bytes, size_t *sent_bytes);
-    /* For how long what was sent may wait for the peer's machine to take it; after that the stream is dead (PORT_HANGUP,
-     * PORT_FAILED). So a peer whose machine is gone without a word is found by sending to it. Until it is set, and where
-     * a system cannot be told, the system's own patience holds, which may be a quarter of an hour. */
+    /* For how long what was sent may wait for the peer's machine to take it; after that the stream is dead
+     * (PORT_HANGUP, PORT_FAILED). So a peer whose machine is gone without a word is found by sending to it. Until it is
+     * set, and where a system cannot be told, the system's own patience holds, which may be a quarter of an hour. */
     void (*set_patience)(void *context, port_socket socket, uint32_t patience_ms);
     /* Ends our side's sending; what the peer still sends can be read. */
     void (*shutdown_send)(void *context, port_socket socket);

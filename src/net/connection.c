@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The table is an array of records; the free, silent, waiting, partial and ending ones are in lists linked by index, the
- * dirty ones in a queue of their own. A generation counts up each time a record is taken, so that a handle names
+/* The table is an array of records; the free, silent, waiting, partial and ending ones are in lists linked by index,
+ * the dirty ones in a queue of their own. A generation counts up each time a record is taken, so that a handle names
  * one connection for ever (it would take four thousand million connections on one record to come around). */
 #include "connection.h"
 

@@ -2,10 +2,10 @@
 /* What the files of this room share: the connection's record, its life, the lists it stands in. Not for owners, who
  * know connections by handle (server.h).
  *
- * Invariants: a record is in at most one of the lists vacant, silent, waiting, partial and ending (those that are closing
- * or lingering), and besides that at most once in dirty. It has a buffer only while a handshake, a message or a held
- * message is in it, or until the flush after its connection ended. Memory: the table and all lists are in the records.
- * Thread: the loop's. */
+ * Invariants: a record is in at most one of the lists vacant, silent, waiting, partial and ending (those that are
+ * closing or lingering), and besides that at most once in dirty. It has a buffer only while a handshake, a message or a
+ * held message is in it, or until the flush after its connection ended. Memory: the table and all lists are in the
+ * records. Thread: the loop's. */
 #ifndef POSTERN_NET_CONNECTION_H
 #define POSTERN_NET_CONNECTION_H
 
