@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /* What Postern asks of the machine under it: a clock, random bytes, memory, stream sockets with a poller, files, and
- * one worker thread for what can block. All else in the program is pure and gets time and bytes as arguments.
+ * a worker thread for each kind of work that can block. All else in the program is pure and gets time and bytes as
+ * arguments.
  *
  * A port is this struct of functions and the context they take; a program receives it at start and names no
  * operating system anywhere else. port/posix holds the real one, over poll() or epoll.
  *
  * Invariants: no call but `resolve` and those on storage blocks, and `wait` blocks for at most its timeout. A handle is
  * used by one owner, in one thread at a time, and is dead after its close. Thread: all calls come from the loop's
- * thread, except `wake` (any) and the body of a job (the worker), which may call `resolve`, what is on storage,
+ * thread, except `wake` (any) and the body of a job (a worker), which may call `resolve`, what is on storage,
  * `close_file` and `error_text`. Memory: the port's own is fixed at start. */
 #ifndef POSTERN_PORT_H
 #define POSTERN_PORT_H
@@ -51,10 +52,19 @@ struct port_event {
 /* What the world asked the program to do since the last look. */
 enum { PORT_SIGNAL_STOP = 1, PORT_SIGNAL_REOPEN = 2 };
 
-/* Work for the worker thread. The submitter owns it and leaves it alone until it is handed back. */
+/* Jobs of one lane run one after another, each lane on a thread of its own: a name that does not resolve, for as long
+ * as the network is away, must not hold up what is to be synced just then. */
+enum port_lane {
+    PORT_LANE_STORAGE, /* reads, writes and syncs */
+    PORT_LANE_NAMES,   /* names that become addresses */
+    PORT_LANE_COUNT
+};
+
+/* Work for a worker thread. The submitter owns it and leaves it alone until it is handed back. */
 struct port_job {
-    void (*run)(struct port_job *job); /* on the worker */
+    void (*run)(struct port_job *job); /* on the lane's worker */
     void *context;
+    enum port_lane lane;
 };
 
 /* The fixed block that libraries' allocations (malloc) come from. */
@@ -128,6 +138,9 @@ struct port {
     size_t (*print)(void *context, const void *data, size_t bytes);
 
     /* Files. Paths are UTF-8 with '/'. */
+
+    /* Opens for writing at the end, and makes the file if it is missing. A regular file is the caller's alone until its
+     * close: PORT_AGAIN when another has it (error_text says so). */
     enum port_result (*open_append)(void *context, const char *path, port_file *file, uint64_t *size_bytes);
     /* Writes all of it. After PORT_FAILED a part may stand in the file. */
     enum port_result (*append)(void *context, port_file file, const void *data, size_t bytes);
@@ -136,7 +149,7 @@ struct port {
     enum port_result (*read_file)(void *context, const char *path, void *buffer, size_t capacity_bytes,
                                   size_t *read_bytes);
     enum port_result (*rename)(void *context, const char *from, const char *to);
-    /* With its parents; PORT_OK when it is there already. */
+    /* With its parents; what it makes outlives a power cut. PORT_OK when it is there already. */
     enum port_result (*make_directory)(void *context, const char *path);
     void (*close_file)(void *context, port_file file);
 
@@ -166,8 +179,8 @@ struct port {
     /* Names to addresses; blocks, so only in a job. Returns how many (0: error_text says why). */
     size_t (*resolve)(void *context, const char *host, uint16_t port, struct port_address *addresses,
                       size_t address_max);
-    /* Hands a job to the worker; false when PORT_JOBS_MAX are out. A finished job comes back once from
-     * `finished_job`, in the order of submission; NULL when none is finished. */
+    /* Hands a job to its lane's worker; false when PORT_JOBS_MAX of that lane are out. A finished job comes back once
+     * from `finished_job`, those of a lane in the order of submission; NULL when none is finished. */
     bool (*submit_job)(void *context, struct port_job *job);
     struct port_job *(*finished_job)(void *context);
 

@@ -111,14 +111,17 @@ static uint16_t on_request(void *context, struct connection_handle connection, c
     (void)connection;
     uint8_t mask;
     if (!client_id_valid(span_of(request->path.data + 1, request->path.bytes - 1))) {
+        gateway->counts.refused[COUNTS_BAD_CLIENT_ID]++;
         *reason = span_text("the path must be /{client_id}, with 1 to 64 of A-Z a-z 0-9 . _ ~ -");
         return HANDSHAKE_STATUS_BAD_REQUEST;
     }
     if (!receipts_parse(request->query, &mask)) {
+        gateway->counts.refused[COUNTS_BAD_RECEIPTS]++;
         *reason = span_text("receipts must be none, or some of accepted,queued,stored");
         return HANDSHAKE_STATUS_BAD_REQUEST;
     }
     if (drain_running(&gateway->drain)) {
+        gateway->counts.refused[COUNTS_RESTARTING]++;
         *reason = span_text("the gateway is restarting");
         return 503;
     }
@@ -217,10 +220,12 @@ static void on_open(void *context, struct connection_handle connection, const st
         greet(gateway, connection, session, request->query);
         break;
     case SESSION_REFUSED_CONNECTED:
+        gateway->counts.refused[COUNTS_ALREADY_CONNECTED]++;
         refuse(gateway, connection, client_id, "already_connected", "Already connected",
                CLIENTS_CLOSE_ALREADY_CONNECTED);
         break;
     case SESSION_REFUSED_FULL:
+        gateway->counts.refused[COUNTS_MAX_CONNECTIONS]++;
         refuse(gateway, connection, client_id, "max_connections", "Max connections reached",
                FRAME_CLOSE_TRY_AGAIN_LATER);
         break;
@@ -249,6 +254,7 @@ static void say_envelope_error(struct gateway *gateway, struct session *session,
 {
     char description[ENVELOPE_DESCRIPTION_BYTES_MAX];
     struct text text = text_in(description, sizeof description);
+    gateway->counts.bad_messages[error]++;
     envelope_describe(&text, error, &gateway->json);
     say_error(gateway, session, id, envelope_error_code(error), text_span(&text));
 }
@@ -274,6 +280,7 @@ static void take(struct gateway *gateway, struct session *session, const struct 
     };
     // `readable` was asked before these bytes were read, with a bound for all they could bring.
     CHECK(outbox_take(gateway->outbox, &message, gateway->now_ms) == OUTBOX_TAKEN);
+    gateway->counts.messages[queue_index][COUNTS_TAKEN]++;
 }
 
 static void on_message(void *context, struct connection_handle connection, uint8_t *data, size_t bytes, bool is_binary)
@@ -308,6 +315,7 @@ static void on_message(void *context, struct connection_handle connection, uint8
     case ROUTE_PONG: // its bytes counted as life when they came
         break;
     case ROUTE_UNKNOWN:
+        gateway->counts.unknown_types++;
         say_error(gateway, session, envelope.id, "unknown_type", span_text("no route for this type"));
         break;
     }
@@ -352,6 +360,7 @@ void clients_resume(struct gateway *gateway)
         // Room is left although everybody was asked: this episode is over.
         log_event(&gateway->log, LOG_INFO, "busy_end", LOG_U64("told", gateway->pressure_told_count),
                   LOG_U64("duration_ms", gateway->now_ms - gateway->pressure_since_ms));
+        gateway->counts.busy_ms += gateway->now_ms - gateway->pressure_since_ms;
         gateway->pressure_since_ms = 0;
         gateway->pressure_told_count = 0;
     }

@@ -9,6 +9,7 @@
 #ifndef POSTERN_NET_CONNECTION_H
 #define POSTERN_NET_CONNECTION_H
 
+#include "http.h"
 #include "message.h"
 #include "server.h"
 
@@ -51,7 +52,7 @@ struct connection {
     struct timer_node timer;
     union {
         struct message_reader reader;
-        struct handshake_scan scan; /* in the handshake */
+        struct http_scan scan; /* in the handshake */
     } input;
     union {
         uint32_t held_bytes; /* of the message held */

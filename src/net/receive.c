@@ -235,7 +235,7 @@ static void keep_header(struct server *server, struct connection *connection, st
 
 static void read_handshake(struct server *server, struct connection *connection, bool is_hangup)
 {
-    struct handshake_scan *scan = &connection->input.scan;
+    struct http_scan *scan = &connection->input.scan;
     size_t had_bytes = scan->scanned_bytes;
     uint8_t *header = connection->buffer == CONNECTION_NONE ? server->read_scratch : buffer_of(server, connection);
     size_t bytes;
@@ -244,19 +244,19 @@ static void read_handshake(struct server *server, struct connection *connection,
         return;
     }
     struct span input = span_of(header, had_bytes + bytes);
-    switch (handshake_scan(scan, input, server->options.header_bytes_max)) {
-    case HANDSHAKE_MORE:
+    switch (http_scan(scan, input, server->options.header_bytes_max)) {
+    case HTTP_MORE:
         keep_header(server, connection, input);
         break;
-    case HANDSHAKE_WHOLE:
+    case HTTP_WHOLE:
         handle_header(server, connection, span_of(header, scan->scanned_bytes),
                       span_of(header + scan->scanned_bytes, input.bytes - scan->scanned_bytes));
         break;
-    case HANDSHAKE_TOO_LONG:
+    case HTTP_TOO_LONG:
         closing_refuse(server, connection, SERVER_REFUSED_HEADER_TOO_LARGE, HANDSHAKE_STATUS_HEADER_TOO_LARGE,
                        span_text("The request's header is too long."));
         break;
-    case HANDSHAKE_GARBAGE:
+    case HTTP_GARBAGE:
         closing_refuse(server, connection, SERVER_REFUSED_BAD_REQUEST, HANDSHAKE_STATUS_BAD_REQUEST,
                        span_text("This is not an HTTP request."));
         break;
