@@ -65,6 +65,12 @@ static void run(struct process *process)
     }
     arena_begin(&process->arena, memory, bytes);
     processor_init(&process->processor, &process->arena, port, &program->settings);
+    if (!processor_listen(&process->processor, program->error, sizeof program->error)) {
+        log_event(&process->processor.log, LOG_ERROR, "start_failed", LOG_TEXT("reason", program->error));
+        processor_release(&process->processor);
+        (void)program_complain(program, PROGRAM_EXIT_FAILED, program->error);
+        return;
+    }
     program->code = processor_run(&process->processor);
     if (program->code != PROGRAM_EXIT_OK) {
         _Exit((int)program->code); /* at once: nothing is closed in good order */

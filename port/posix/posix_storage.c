@@ -83,16 +83,22 @@ static enum port_result sync_file(void *context, port_file file)
     return fdatasync(file) == 0 ? PORT_OK : posix_failed(context, "sync");
 }
 
-static enum port_result sync_directory(void *context, const char *path)
+bool posix_sync_directory(const char *path)
 {
-    struct posix *posix = context;
     int fd = posix_open_file(path, O_RDONLY | O_DIRECTORY);
     if (fd < 0) {
-        return posix_failed(posix, "sync the folder");
+        return false;
     }
-    enum port_result result = fsync(fd) == 0 ? PORT_OK : posix_failed(posix, "sync the folder");
+    bool is_synced = fsync(fd) == 0;
+    int saved = errno;
     (void)close(fd);
-    return result;
+    errno = saved;
+    return is_synced;
+}
+
+static enum port_result sync_directory(void *context, const char *path)
+{
+    return posix_sync_directory(path) ? PORT_OK : posix_failed(context, "sync the folder");
 }
 
 static enum port_result remove_file(void *context, const char *path)
@@ -120,6 +126,15 @@ static enum port_result list_directory(void *context, const char *path,
 }
 
 /* flock and not fcntl: a lock by fcntl goes when the process closes any descriptor of the file. */
+bool posix_lock(int fd)
+{
+    int locked;
+    do {
+        locked = flock(fd, LOCK_EX | LOCK_NB);
+    } while (locked != 0 && errno == EINTR);
+    return locked == 0;
+}
+
 static enum port_result lock_file(void *context, const char *path, port_file *file)
 {
     struct posix *posix = context;
@@ -127,11 +142,7 @@ static enum port_result lock_file(void *context, const char *path, port_file *fi
     if (fd < 0) {
         return posix_failed(posix, "open");
     }
-    int locked;
-    do {
-        locked = flock(fd, LOCK_EX | LOCK_NB);
-    } while (locked != 0 && errno == EINTR);
-    if (locked != 0) {
+    if (!posix_lock(fd)) {
         enum port_result result = errno == EWOULDBLOCK ? PORT_AGAIN : posix_failed(posix, "lock");
         (void)close(fd);
         return result;

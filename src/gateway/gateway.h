@@ -12,8 +12,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "admin.h"
 #include "amqp_url.h"
 #include "arena.h"
+#include "counts.h"
 #include "downlink.h"
 #include "drain.h"
 #include "heartbeat.h"
@@ -22,6 +24,7 @@
 #include "outbox.h"
 #include "port.h"
 #include "program.h"
+#include "reports.h"
 #include "routes.h"
 #include "server.h"
 #include "session.h"
@@ -92,10 +95,16 @@ struct gateway {
     struct downlink downlink;
     struct drain drain;
     struct json json;
+    struct admin admin;
+    struct reports reports;
+    struct counts counts;
+    size_t arena_bytes;
 
-    uint64_t due_ms; /* when the next turn has something to do without an event */
-    uint64_t now_ms; /* monotonic, taken once a turn */
+    uint64_t due_ms;  /* when the next turn has something to do without an event */
+    uint64_t turn_ns; /* when the present turn began; 0: there was none yet */
+    uint64_t now_ms;  /* monotonic, taken once a turn */
     int64_t wall_ms;
+    int64_t start_wall_ms;
     bool room_came;               /* the outbox has room again: clients are to be resumed in this turn */
     uint64_t pressure_since_ms;   /* of the present episode; 0: none */
     uint64_t pressure_told_count; /* clients that were told to wait in it */

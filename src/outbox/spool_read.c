@@ -107,8 +107,10 @@ static void begin_walk(struct spool *spool, uint32_t index)
     read->segment_index = index;
     read->offset = SPOOL_SEGMENT_HEADER_BYTES;
     read->bytes = 0;
-    spool_scan_begin(&read->scan, SPOOL_SEGMENT_HEADER_BYTES, (uint32_t)spool->options.payload_bytes_max,
-                     spool->segments[index].first_sequence, 0, UINT64_MAX);
+    const struct spool_header header = {.first_sequence = spool->segments[index].first_sequence,
+                                        .salt = spool->segments[index].salt};
+    spool_scan_begin(&read->scan, SPOOL_SEGMENT_HEADER_BYTES, (uint32_t)spool->options.payload_bytes_max, &header,
+                     UINT64_MAX);
 }
 
 /* Looks for the message of read_sequence, or the next one behind it, on the disk. */

@@ -71,6 +71,8 @@ struct settings {
     uint32_t processor_prefetch;
 
     /* Both programs'. */
+    char admin_address[64];                         /* ADMIN_ADDRESS or PROCESSOR_ADMIN_ADDRESS; a numeric address */
+    uint32_t admin_port;                            /* ADMIN_PORT or PROCESSOR_ADMIN_PORT; 0: no admin pages */
     char rabbitmq_url[SETTINGS_TEXT_BYTES_MAX + 1]; /* one or several, separated by commas */
     enum settings_queue_type queue_type;
     uint32_t amqp_heartbeat_s;

@@ -72,7 +72,7 @@ def settings_of_user():
         text = (ROOT / ".env").read_text("utf-8")
     except OSError:
         text = ""
-    for name, value in re.findall(r"^\s*(?:export\s+)?(PORT|LISTEN_ADDRESS)\s*=\s*[\"']?([^\s\"'#]+)", text, re.M):
+    for name, value in re.findall(r"^\s*(?:export\s+)?(PORT|LISTEN_ADDRESS|ADMIN_PORT|PROCESSOR_ADMIN_PORT)\s*=\s*[\"']?([^\s\"'#]+)", text, re.M):
         found[name] = value
     for name in re.findall(r"^#?\s?([A-Z][A-Z0-9_]+)=", (ROOT / ".env.template").read_text("utf-8"), re.M):
         if name in os.environ and name not in ("RABBITMQ_URL", "DATABASE_URL"):
@@ -138,6 +138,8 @@ class Run:
         port = int(settings.get("PORT", taken_or(8000)))
         settings.update(PORT=port)
         settings.setdefault("LISTEN_ADDRESS", "127.0.0.1")
+        settings.setdefault("ADMIN_PORT", taken_or(8081))
+        settings.setdefault("PROCESSOR_ADMIN_PORT", taken_or(8082))
 
         print(f"{C.bold}Postern{C.end}: gateway and processor on a private RabbitMQ and PostgreSQL\n")
         step("build", build)
@@ -196,7 +198,10 @@ class Run:
     @staticmethod
     def say_where(gateway, processor, broker, database):
         lines = [
+            ("live page", gateway.admin_url("/")),
             ("clients", gateway.url("{client_id}")),
+            ("metrics", gateway.admin_url("/metrics")),
+            ("", processor.admin_url("/metrics")),
             ("RabbitMQ", f"amqp://guest:guest@127.0.0.1:{broker.port}   pages: http://127.0.0.1:{broker.management_port} (guest, guest)"),
             ("PostgreSQL", database.url()),
             ("", f"psql {database.url()} -c 'SELECT * FROM messages'"),
