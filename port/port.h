@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /* What Postern asks of the machine under it: a clock, random bytes, memory, stream sockets with a poller, files, and
- * one worker thread for what can block. All else in the program is pure and gets time and bytes as arguments.
+ * a worker thread for each kind of work that can block. All else in the program is pure and gets time and bytes as
+ * arguments.
  *
  * A port is this struct of functions and the context they take; a program receives it at start and names no
  * operating system anywhere else. port/posix holds the real one, over poll() or epoll.
  *
  * Invariants: no call but `resolve` and those on storage blocks, and `wait` blocks for at most its timeout. A handle is
  * used by one owner, in one thread at a time, and is dead after its close. Thread: all calls come from the loop's
- * thread, except `wake` (any) and the body of a job (the worker), which may call `resolve`, what is on storage,
+ * thread, except `wake` (any) and the body of a job (a worker), which may call `resolve`, what is on storage,
  * `close_file` and `error_text`. Memory: the port's own is fixed at start. */
 #ifndef POSTERN_PORT_H
 #define POSTERN_PORT_H
@@ -38,8 +39,9 @@ struct port_address {
     bool v6;
 };
 
-/* What the poller watches for and reports. PORT_HANGUP is always reported: the stream is dead, or its peer ended its
- * side while nothing was asked for (a system may be unable to tell the latter). */
+/* What the poller watches for and reports. PORT_HANGUP is always reported: the stream is dead in both directions, and
+ * no earlier. A peer that ended only its own side is no hangup, whatever the interest: its end is read, with
+ * PORT_READ, as the PORT_CLOSED behind the last of its bytes. */
 enum { PORT_READ = 1, PORT_WRITE = 2, PORT_HANGUP = 4 };
 
 struct port_event {
@@ -50,10 +52,19 @@ struct port_event {
 /* What the world asked the program to do since the last look. */
 enum { PORT_SIGNAL_STOP = 1, PORT_SIGNAL_REOPEN = 2 };
 
-/* Work for the worker thread. The submitter owns it and leaves it alone until it is handed back. */
+/* Jobs of one lane run one after another, each lane on a thread of its own: a name that does not resolve, for as long
+ * as the network is away, must not hold up what is to be synced just then. */
+enum port_lane {
+    PORT_LANE_STORAGE, /* reads, writes and syncs */
+    PORT_LANE_NAMES,   /* names that become addresses */
+    PORT_LANE_COUNT
+};
+
+/* Work for a worker thread. The submitter owns it and leaves it alone until it is handed back. */
 struct port_job {
-    void (*run)(struct port_job *job); /* on the worker */
+    void (*run)(struct port_job *job); /* on the lane's worker */
     void *context;
+    enum port_lane lane;
 };
 
 /* The fixed block that libraries' allocations (malloc) come from. */
@@ -102,6 +113,10 @@ struct port {
     /* `bytes` is not 0. A connection that was reset is PORT_FAILED, never PORT_CLOSED. */
     enum port_result (*receive)(void *context, port_socket socket, void *buffer, size_t bytes, size_t *received_bytes);
     enum port_result (*send)(void *context, port_socket socket, const void *data, size_t bytes, size_t *sent_bytes);
+    /* For how long what was sent may wait for the peer's machine to take it; after that the stream is dead
+     * (PORT_HANGUP, PORT_FAILED). So a peer whose machine is gone without a word is found by sending to it. Until it is
+     * set, and where a system cannot be told, the system's own patience holds, which may be a quarter of an hour. */
+    void (*set_patience)(void *context, port_socket socket, uint32_t patience_ms);
     /* Ends our side's sending; what the peer still sends can be read. */
     void (*shutdown_send)(void *context, port_socket socket);
     void (*close_socket)(void *context, port_socket socket);
@@ -109,7 +124,7 @@ struct port {
     enum port_result (*local_address)(void *context, port_socket socket, struct port_address *address);
 
     /* The poller, level-triggered. A watched socket is removed before it is closed. `watch_add` is PORT_FAILED when
-     * more sockets than the port was made for are watched. Interest may be 0; PORT_HANGUP (both directions dead) is
+     * more sockets than the port was made for are watched. Interest may be 0; PORT_HANGUP is
      * then still reported, at every wait until the socket is removed. */
     enum port_result (*watch_add)(void *context, port_socket socket, uint32_t interest, uint64_t token);
     void (*watch_change)(void *context, port_socket socket, uint32_t interest);
@@ -134,7 +149,7 @@ struct port {
     enum port_result (*read_file)(void *context, const char *path, void *buffer, size_t capacity_bytes,
                                   size_t *read_bytes);
     enum port_result (*rename)(void *context, const char *from, const char *to);
-    /* With its parents; PORT_OK when it is there already. */
+    /* With its parents; what it makes outlives a power cut. PORT_OK when it is there already. */
     enum port_result (*make_directory)(void *context, const char *path);
     void (*close_file)(void *context, port_file file);
 
@@ -164,8 +179,8 @@ struct port {
     /* Names to addresses; blocks, so only in a job. Returns how many (0: error_text says why). */
     size_t (*resolve)(void *context, const char *host, uint16_t port, struct port_address *addresses,
                       size_t address_max);
-    /* Hands a job to the worker; false when PORT_JOBS_MAX are out. A finished job comes back once from
-     * `finished_job`, in the order of submission; NULL when none is finished. */
+    /* Hands a job to its lane's worker; false when PORT_JOBS_MAX of that lane are out. A finished job comes back once
+     * from `finished_job`, those of a lane in the order of submission; NULL when none is finished. */
     bool (*submit_job)(void *context, struct port_job *job);
     struct port_job *(*finished_job)(void *context);
 

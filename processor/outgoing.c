@@ -65,7 +65,8 @@ static void on_channel_closed(void *context, uint16_t code, struct span text)
     unsend(outgoing);
     switch (amqp_topology_on_channel_closed(&outgoing->topology, code, text)) {
     case AMQP_TOPOLOGY_IDLE:
-        log_event(outgoing->log, LOG_WARN, "publish_channel_closed", LOG_U64("code", code), LOG_SPAN("cause", text));
+        log_event(outgoing->log, LOG_WARN, "publish_channel_closed", LOG_U64("code", code), LOG_SPAN("cause", text),
+                  LOG_TEXT("remedy", "it is opened again, and what was out is sent again; see the broker's log"));
         break;
     case AMQP_TOPOLOGY_PENDING:
     case AMQP_TOPOLOGY_DONE:
@@ -213,7 +214,7 @@ static bool add(struct outgoing *outgoing, const struct amqp_publish *message, c
     return true;
 }
 
-void outgoing_receipts(struct outgoing *outgoing, struct span reply_to, struct span body)
+void outgoing_receipts(struct outgoing *outgoing, struct span reply_to, struct span body, size_t count)
 {
     const struct amqp_publish message = {.exchange = SPAN(DOWNLINK_EXCHANGE),
                                          .routing_key = reply_to,
@@ -227,7 +228,7 @@ void outgoing_receipts(struct outgoing *outgoing, struct span reply_to, struct s
     const bool has_room = outgoing->end - outgoing->first < OUTGOING_ITEMS - DEAD_RESERVE_ITEMS &&
                           free_bytes >= outgoing->reserve_bytes + total_bytes(&message, &nobody);
     if (!has_room || !add(outgoing, &message, &nobody, false)) {
-        outgoing->dropped_count++;
+        outgoing->dropped_count += count;
     }
 }
 
@@ -244,9 +245,14 @@ bool outgoing_dead_letter(struct outgoing *outgoing, const struct amqp_publish *
 
 /* ---- Sending and settling ---- */
 
+bool outgoing_flows(const struct outgoing *outgoing)
+{
+    return outgoing->is_ready && !amqp_link_blocked(outgoing->link);
+}
+
 static uint64_t send_items(struct outgoing *outgoing, uint64_t now_ms)
 {
-    if (!outgoing->is_ready || amqp_link_blocked(outgoing->link)) {
+    if (!outgoing_flows(outgoing)) {
         return UINT64_MAX;
     }
     uint64_t next_ms = UINT64_MAX;
@@ -290,9 +296,12 @@ static void log_dropped(struct outgoing *outgoing, uint64_t now_ms)
     }
     outgoing->dropped_logged_count = outgoing->dropped_count;
     outgoing->dropped_logged_ms = now_ms;
-    log_event(outgoing->log, LOG_WARN, "receipts_dropped", LOG_U64("batches", fresh_count),
+    log_event(outgoing->log, LOG_WARN, "receipts_dropped", LOG_U64("receipts", fresh_count),
               LOG_TEXT("cause", amqp_link_blocked(outgoing->link) ? "the broker takes no publishes (alarm)"
-                                                                  : "the broker does not confirm in time"));
+                                                                  : "the broker does not confirm in time"),
+              LOG_TEXT("remedy",
+                       "the rows are stored; a client that sends its message again, with the same id, is told. "
+                       "See RabbitMQ's memory and disk"));
 }
 
 uint64_t outgoing_pump(struct outgoing *outgoing, uint64_t now_ms)

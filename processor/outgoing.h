@@ -69,7 +69,7 @@ struct outgoing {
     size_t reserve_bytes;     /* for dead letters alone */
     bool is_ready;            /* queue and exchange are declared */
     uint64_t nacked_since_ms; /* UINT64_MAX: the last answer was an ack */
-    uint64_t dropped_count;   /* receipts' messages, ever */
+    uint64_t dropped_count;   /* receipts, ever */
     uint64_t dropped_logged_count;
     uint64_t dropped_logged_ms;
     uint64_t now_ms; /* of the running entry */
@@ -92,8 +92,11 @@ void outgoing_init(struct outgoing *outgoing, struct arena *arena, struct port *
 /* The poller reported the link's token. */
 void outgoing_on_event(struct outgoing *outgoing, uint32_t ready, uint64_t now_ms);
 
-/* Receipts in one body, for the gateway of that routing key. Dropped when there is no room. */
-void outgoing_receipts(struct outgoing *outgoing, struct span reply_to, struct span body);
+/* So many receipts in one body, for the gateway of that routing key. Dropped when there is no room. */
+void outgoing_receipts(struct outgoing *outgoing, struct span reply_to, struct span body, size_t count);
+
+/* Does the broker take publishes? While it does not, receipts are better gathered: in full bodies more find room. */
+bool outgoing_flows(const struct outgoing *outgoing);
 
 /* A dead letter; `message` names everything but the exchange, routing key and flags. False: no room now. */
 bool outgoing_dead_letter(struct outgoing *outgoing, const struct amqp_publish *message,

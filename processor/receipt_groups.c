@@ -8,7 +8,8 @@
 #define GATEWAY_PREFIX "gateway."
 
 void receipt_groups_init(struct receipt_groups *groups, struct arena *arena,
-                         void (*send)(void *context, struct span reply_to, struct span body), void *context)
+                         void (*send)(void *context, struct span reply_to, struct span body, size_t count),
+                         void *context)
 {
     uint8_t *const buffers = arena_take(arena, "receipts", RECEIPT_GROUPS, RECEIPT_BATCH_BYTES);
     if (arena_measuring(arena)) {
@@ -22,7 +23,8 @@ void receipt_groups_init(struct receipt_groups *groups, struct arena *arena,
 
 static void send_group(struct receipt_groups *groups, struct receipt_group *group)
 {
-    groups->send(groups->context, span_of(group->reply_to, group->reply_to_bytes), receipt_batch_end(&group->batch));
+    groups->send(groups->context, span_of(group->reply_to, group->reply_to_bytes), receipt_batch_end(&group->batch),
+                 group->count);
 }
 
 static struct receipt_group *begin_group(struct receipt_groups *groups, struct span reply_to)
@@ -34,6 +36,7 @@ static struct receipt_group *begin_group(struct receipt_groups *groups, struct s
     receipt_batch_begin(&group->batch, group->buffer, RECEIPT_BATCH_BYTES);
     memcpy(group->reply_to, reply_to.data, reply_to.bytes);
     group->reply_to_bytes = reply_to.bytes;
+    group->count = 0;
     return group;
 }
 
@@ -57,11 +60,13 @@ void receipt_groups_add(struct receipt_groups *groups, struct span reply_to, con
     }
     struct receipt_group *const group = group_of(groups, reply_to);
     if (receipt_batch_add(&group->batch, receipt)) {
+        group->count++;
         return;
     }
     send_group(groups, group);
     receipt_batch_begin(&group->batch, group->buffer, RECEIPT_BATCH_BYTES);
     CHECK(receipt_batch_add(&group->batch, receipt));
+    group->count = 1;
 }
 
 void receipt_groups_flush(struct receipt_groups *groups)

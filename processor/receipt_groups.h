@@ -24,18 +24,20 @@ struct receipt_group {
     uint8_t *buffer; /* RECEIPT_BATCH_BYTES */
     uint8_t reply_to[REPLY_TO_BYTES_MAX];
     size_t reply_to_bytes;
+    size_t count; /* of receipts */
 };
 
 struct receipt_groups {
     struct receipt_group groups[RECEIPT_GROUPS];
     size_t used_count;
-    void (*send)(void *context, struct span reply_to, struct span body);
+    void (*send)(void *context, struct span reply_to, struct span body, size_t count);
     void *context;
 };
 
-/* `send` gets each batch; its spans are dead when it returns. */
+/* `send` gets each batch and how many receipts it holds; its spans are dead when it returns. */
 void receipt_groups_init(struct receipt_groups *groups, struct arena *arena,
-                         void (*send)(void *context, struct span reply_to, struct span body), void *context);
+                         void (*send)(void *context, struct span reply_to, struct span body, size_t count),
+                         void *context);
 
 /* Adds a receipt. One without a reply_to, or whose reply_to is no gateway's ("gateway.…": all else on the downlink
  * is a client's address), has nobody to go to and is left out. */

@@ -24,6 +24,7 @@
 #include "column.h"
 #include "log.h"
 #include "port.h"
+#include "repeats.h"
 #include "store_postgres.h"
 #include "store_target.h"
 #include "text.h"
@@ -124,10 +125,13 @@ struct store {
     bool has_batch; /* submitted and undecided */
     uint32_t *rejected;
     size_t rejected_count;
+    size_t inserted_count;
+    size_t inserted_rejected_count;
 
     char logged_cause[STORE_CAUSE_BYTES]; /* what the log was last told */
     uint64_t logged_ms;
     bool was_unreachable; /* and the log knows */
+    struct repeats told;  /* losses of a connection since a batch was last decided */
 };
 
 static void move(struct store *store, enum state to)
@@ -207,6 +211,15 @@ static void remember_logged(struct store *store)
     store->was_unreachable = true;
 }
 
+static const char *remedy(const struct store *store)
+{
+    return store->postgres.failed
+               ? "the user of DATABASE_URL needs SELECT and INSERT on messages and SELECT on message_types (GRANT), on "
+                 "a "
+                 "server that is no standby and has free disk"
+               : "see that PostgreSQL runs there; check DATABASE_URL: host, port, user, password, database";
+}
+
 static void log_unreachable(struct store *store)
 {
     const char *const cause = store->postgres.cause;
@@ -218,7 +231,8 @@ static void log_unreachable(struct store *store)
         log_event(store->log, LOG_ERROR, "database_not_migrated", LOG_TEXT("cause", cause),
                   LOG_TEXT("remedy", "alembic upgrade head"));
     } else {
-        log_event(store->log, LOG_WARN, "database_unreachable", LOG_TEXT("cause", cause));
+        log_event(store->log, LOG_WARN, "database_unreachable", LOG_TEXT("cause", cause),
+                  LOG_TEXT("remedy", remedy(store)));
     }
 }
 
@@ -263,7 +277,7 @@ static void connect_host(struct store *store)
         connect_address(store);
         return;
     }
-    store->resolve_job = (struct port_job){resolve_on_worker, store};
+    store->resolve_job = (struct port_job){.run = resolve_on_worker, .context = store, .lane = PORT_LANE_NAMES};
     if (!store->port->submit_job(store->port->context, &store->resolve_job)) {
         set_cause(store, "the worker has too many jobs", "");
         wait_again(store);
@@ -295,14 +309,24 @@ static void connect_address(struct store *store)
 
 /* ---- Statements ---- */
 
+/* A server that takes connections and refuses every batch is told of ever less, and its coming back with it. */
+static void log_down(struct store *store)
+{
+    const uint32_t times = repeats_due(&store->told, "down", 0, span_text(store->postgres.cause));
+    if (times > 0) {
+        log_event(store->log, LOG_WARN, "database_down", LOG_TEXT("cause", store->postgres.cause),
+                  LOG_TEXT("remedy", remedy(store)), LOG_U64("times", times));
+        remember_logged(store);
+    }
+}
+
 /* An established connection is of no use any more. */
 static void lose(struct store *store)
 {
     const bool was_up = store_up(store);
     store_postgres_close(&store->postgres);
     if (was_up && !is_schema_missing(store)) {
-        log_event(store->log, LOG_WARN, "database_down", LOG_TEXT("cause", store->postgres.cause));
-        remember_logged(store);
+        log_down(store);
     } else {
         log_unreachable(store);
     }
@@ -357,13 +381,20 @@ static void decide(struct store *store, enum store_outcome outcome)
     become_ready(store);
     store->has_batch = false;
     backoff_reset(&store->backoff);
-    const struct store_result result = {outcome, store->rejected, store->rejected_count, store->postgres.cause};
+    store->told = (struct repeats){.next = 0};
+    const struct store_result result = {.outcome = outcome,
+                                        .rejected = store->rejected,
+                                        .rejected_count = store->rejected_count,
+                                        .inserted_count = store->inserted_count,
+                                        .inserted_rejected_count = store->inserted_rejected_count,
+                                        .message = store->postgres.cause};
     store->handler.on_result(store->context, &result);
 }
 
 static void pause_batch(struct store *store)
 {
-    log_event(store->log, LOG_WARN, "database_busy", LOG_TEXT("cause", store->postgres.cause));
+    log_event(store->log, LOG_WARN, "database_busy", LOG_TEXT("cause", store->postgres.cause),
+              LOG_TEXT("remedy", "the batch is tried again by itself; if this goes on, see who holds the lock"));
     move(store, STATE_PAUSED);
     store->due_ms = store->now_ms + backoff_ms(store);
 }
@@ -373,7 +404,9 @@ static void insert_done(struct store *store)
     const struct store_postgres *const postgres = &store->postgres;
     if (!postgres->failed) {
         CHECK(postgres->number_count == INSERT_NUMBERS);
-        const bool all_inserted = postgres->numbers[0] == store->row_count && postgres->numbers[1] == 0;
+        store->inserted_count = (size_t)postgres->numbers[0];
+        store->inserted_rejected_count = (size_t)postgres->numbers[1];
+        const bool all_inserted = store->inserted_count == store->row_count && store->inserted_rejected_count == 0;
         if (all_inserted) {
             decide(store, STORE_STORED);
         } else {

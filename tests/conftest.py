@@ -7,7 +7,9 @@ integration tests (default "auto"; the end-to-end tests take both).
 """
 
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "support"))
@@ -28,13 +30,13 @@ def pytest_collection_modifyitems(config, items):
 
 
 @pytest.fixture(scope="session")
-def servers(tmp_path_factory):
-    """Both servers, started side by side; a database `template_postern` is migrated once to be copied."""
-    folder = tmp_path_factory.mktemp("servers")
+def servers(request):
+    """Both servers, started side by side; a database `template_postern` is migrated once to be copied.
+
+    Their folder is not one of pytest's, which every other run of pytest closes to all but us: PostgreSQL runs as
+    another user when we are root. It stays for a look when a test failed."""
+    folder = Path(tempfile.mkdtemp(prefix="postern-servers-"))
     folder.chmod(0o755)
-    for parent in (folder.parent, folder.parent.parent):
-        if parent.stat().st_uid == os.geteuid():
-            parent.chmod(parent.stat().st_mode | 0o011)  # PostgreSQL runs as another user when we are root
     broker = Broker(folder / "rabbitmq", management=True)
     database = Database(folder / "postgresql", durable=False)
     try:
@@ -46,6 +48,8 @@ def servers(tmp_path_factory):
     finally:
         broker.end(quickly=True)
         database.end(quickly=True)
+        if not request.session.testsfailed:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Opening takes one mapping for all that the port needs, then the wake-up, the poller, the worker and the signals, each
- * of which can be closed whether it was opened or not; closing takes the same steps back, and leaves the last ones out
- * while a job runs. */
+/* Opening takes one mapping for all that the port needs, then the wake-up, the poller, the workers and the signals,
+ * each of which can be closed whether it was opened or not; closing takes the same steps back, and leaves the last ones
+ * out while a job runs. */
 #include "port_posix.h"
 
 #include <errno.h>
@@ -16,15 +16,16 @@
 
 enum { LINE_BYTES = 64 };
 
-static bool on_worker(const struct posix *posix)
+/* This thread's text: a worker's, or the loop's. */
+static char *own_error(struct posix *posix)
 {
-    return posix->worker.running && pthread_equal(pthread_self(), posix->worker.thread) != 0;
+    struct posix_worker *worker = posix_worker_self();
+    return worker != NULL ? worker->error : posix->loop_error;
 }
 
 enum port_result posix_failed_because(struct posix *posix, const char *what, const char *reason)
 {
-    char *text = on_worker(posix) ? posix->worker_error : posix->loop_error;
-    (void)snprintf(text, POSIX_ERROR_TEXT_BYTES, "%s: %s", what, reason);
+    (void)snprintf(own_error(posix), POSIX_ERROR_TEXT_BYTES, "%s: %s", what, reason);
     return PORT_FAILED;
 }
 
@@ -36,11 +37,10 @@ enum port_result posix_failed(struct posix *posix, const char *what)
 
 static const char *error_text(void *context)
 {
-    const struct posix *posix = context;
-    if (posix == NULL) {
+    if (context == NULL) {
         return "the machine has too little memory for the port's tables";
     }
-    return on_worker(posix) ? posix->worker_error : posix->loop_error;
+    return own_error(context);
 }
 
 static uint64_t now_ns(void *context)
@@ -153,18 +153,25 @@ static void host_name(void *context, char *buffer, size_t capacity_bytes)
 /* Where everything stands in the one mapping. */
 struct layout {
     size_t page_bytes;
-    size_t stack_at; /* behind one guard page */
+    size_t stack_at[PORT_LANE_COUNT]; /* each behind one guard page */
     size_t state_at;
     size_t tables_at;
     size_t bytes;
+};
+
+static const size_t stack_bytes[PORT_LANE_COUNT] = {
+    [PORT_LANE_STORAGE] = POSIX_STORAGE_STACK_BYTES,
+    [PORT_LANE_NAMES] = POSIX_NAMES_STACK_BYTES,
 };
 
 static struct layout lay_out(const struct port_posix_options *options)
 {
     struct layout layout = {.page_bytes = (size_t)sysconf(_SC_PAGESIZE)};
     size_t state_bytes = (sizeof(struct posix) + LINE_BYTES - 1) / LINE_BYTES * LINE_BYTES;
-    layout.stack_at = layout.page_bytes;
-    layout.state_at = layout.stack_at + POSIX_WORKER_STACK_BYTES;
+    for (size_t lane = 0; lane < PORT_LANE_COUNT; lane++) {
+        layout.stack_at[lane] = layout.state_at + layout.page_bytes;
+        layout.state_at = layout.stack_at[lane] + stack_bytes[lane];
+    }
     layout.tables_at = layout.state_at + state_bytes;
     size_t end = layout.tables_at + posix_poller_bytes(options->watch_max);
     layout.bytes = (end + layout.page_bytes - 1) / layout.page_bytes * layout.page_bytes;
@@ -199,6 +206,16 @@ static const struct port functions = {
     .host_name = host_name,
 };
 
+static bool open_worker(struct posix *posix, enum port_lane lane, const struct layout *layout)
+{
+    uint8_t *stack = (uint8_t *)posix->mapping + layout->stack_at[lane];
+    if (mprotect(stack - layout->page_bytes, layout->page_bytes, PROT_NONE) != 0) {
+        (void)posix_failed(posix, "guard a worker's stack");
+        return false;
+    }
+    return posix_worker_open(posix, lane, stack, stack_bytes[lane]);
+}
+
 bool port_posix_open(struct port *port, const struct port_posix_options *options)
 {
     CHECK(options->watch_max > 0);
@@ -221,10 +238,6 @@ bool port_posix_open(struct port *port, const struct port_posix_options *options
     posix->wake_write_fd = PORT_NONE;
     port->context = posix;
 
-    if (mprotect(mapping, layout.page_bytes, PROT_NONE) != 0) {
-        (void)posix_failed(posix, "guard the worker's stack");
-        return false;
-    }
     uint8_t first_random; /* blocks until the machine has gathered enough, so that it never fails later */
     if (getrandom(&first_random, sizeof first_random, 0) != sizeof first_random) {
         (void)posix_failed(posix, "random bytes");
@@ -232,7 +245,8 @@ bool port_posix_open(struct port *port, const struct port_posix_options *options
     }
     return posix_wake_open(posix) &&
            posix_poller_open(posix, options->poller, options->watch_max, mapping + layout.tables_at) &&
-           posix_worker_open(posix, mapping + layout.stack_at, POSIX_WORKER_STACK_BYTES) && posix_signal_open(posix);
+           open_worker(posix, PORT_LANE_STORAGE, &layout) && open_worker(posix, PORT_LANE_NAMES, &layout) &&
+           posix_signal_open(posix);
 }
 
 bool port_posix_close(struct port *port)
@@ -243,7 +257,7 @@ bool port_posix_close(struct port *port)
     }
     posix_signal_close(posix);
     posix_poller_close(posix);
-    if (!posix_worker_close(posix)) {
+    if (!posix_workers_close(posix)) {
         port->context = NULL;
         return false;
     }

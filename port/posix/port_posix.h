@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The port for POSIX systems: sockets over poll() or, on Linux, epoll; files; one worker thread.
+/* The port for POSIX systems: sockets over poll() or, on Linux, epoll; files; a worker thread for each lane.
  *
  * Invariant: all memory is taken by port_posix_open. The signals of the process go to one port, the first that is
  * open: SIGTERM and SIGINT ask to stop, SIGHUP to reopen, SIGPIPE is ignored. Thread: the loop's (see port.h). */
@@ -31,11 +31,11 @@ struct port_posix_options {
  * port->error_text(port->context) says what, and nothing else of `port` may be used. */
 bool port_posix_open(struct port *port, const struct port_posix_options *options);
 
-/* Ends the worker, gives back the signals, and frees all that `memory` gave, unless the port is sealed: then memory is
+/* Ends the workers, gives back the signals, and frees all that `memory` gave, unless the port is sealed: then memory is
  * left to the end of the process. Sockets and files are the callers' to close before. Jobs that did not begin are
  * forgotten. One that runs is waited for a fifth of a second and no longer, because a name that does not resolve can
  * take many seconds: then the result is false, and what the job may still touch (the memory that `memory` gave, the
- * worker's stack) stays until the process ends. */
+ * workers' stacks) stays until the process ends. */
 bool port_posix_close(struct port *port);
 
 /* "poll" or "epoll". */
@@ -58,7 +58,7 @@ void port_posix_image(struct port_posix_image *image);
  * no page has to be read later. From main's thread, at start. */
 void port_posix_touch_image(void);
 
-/* What the port itself takes with these options, in bytes, the worker's stack included. */
+/* What the port itself takes with these options, in bytes, the workers' stacks included. */
 size_t port_posix_memory_bytes(const struct port_posix_options *options);
 
 #endif

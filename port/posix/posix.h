@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The inside of the POSIX port: its state, and the pieces that port_posix.c puts together.
  *
- * Invariant: one mapping holds this struct, the tables of the poller and, below a guard page, the worker's stack.
+ * Invariant: one mapping holds this struct, the tables of the poller and the workers' stacks, each above a guard page.
  * Thread: the loop's, but for what says otherwise. */
 #ifndef POSTERN_PORT_POSIX_INTERNAL_H
 #define POSTERN_PORT_POSIX_INTERNAL_H
@@ -17,7 +17,8 @@
 enum {
     POSIX_ERROR_TEXT_BYTES = 256,
     POSIX_BLOCKS_MAX = 64,             /* what `memory` gave, so that close can give it back */
-    POSIX_WORKER_STACK_BYTES = 262144, /* the resolver of a C library takes up to 70 KiB of it */
+    POSIX_NAMES_STACK_BYTES = 262144,  /* the resolver of a C library takes up to 70 KiB of it */
+    POSIX_STORAGE_STACK_BYTES = 65536, /* system calls, and what a thread keeps there itself */
     POSIX_MAIN_STACK_BYTES = 262144,   /* touched at start; 94 KiB were ever used (start and all) */
     POSIX_SIGNALS = 4,                 /* the ones handled */
     POSIX_OTHER_HANDLES_MAX = 1024,    /* open but not watched: files, listeners set aside, what was inherited */
@@ -32,14 +33,16 @@ struct posix_ring {
 };
 
 struct posix_worker {
+    struct posix *posix;
     pthread_t thread;
-    sem_t work;  /* as many posts as jobs put, and one to stop */
-    sem_t ended; /* the thread takes no more jobs */
+    sem_t work; /* as many posts as jobs put, and one to stop */
+    sem_t told; /* by the thread: that it runs, and later that it takes no more jobs */
     atomic_bool stopping;
     struct posix_ring submitted; /* loop to worker */
     struct posix_ring finished;  /* worker to loop */
     size_t out_count;            /* submitted and not yet back at the loop */
     bool running;
+    char error[POSIX_ERROR_TEXT_BYTES];
 };
 
 /* Watched sockets stand densely in `polls` from index 1 (0 is the wake-up), each with its token beside it. */
@@ -64,7 +67,7 @@ struct posix {
     void *mapping;
     size_t mapping_bytes;
     struct posix_poller poller;
-    struct posix_worker worker;
+    struct posix_worker workers[PORT_LANE_COUNT];
     int wake_read_fd;
     int wake_write_fd;
     atomic_bool wake_pending; /* a byte is, or will at once be, in the pipe */
@@ -76,7 +79,6 @@ struct posix {
     struct posix_block blocks[POSIX_BLOCKS_MAX];
     size_t block_count;
     char loop_error[POSIX_ERROR_TEXT_BYTES];
-    char worker_error[POSIX_ERROR_TEXT_BYTES];
 };
 
 /* Notes "what: reason" as this thread's error text, with errno's reason. Returns PORT_FAILED. Any thread. */
@@ -99,9 +101,11 @@ void posix_signal_close(struct posix *posix);
 bool posix_seal(void *context);
 
 /* posix_worker.c. `stack` is not used by anything else until after close. */
-bool posix_worker_open(struct posix *posix, void *stack, size_t stack_bytes);
-/* False when a job runs and goes on running: the worker ends after it, on its own. */
-bool posix_worker_close(struct posix *posix);
+bool posix_worker_open(struct posix *posix, enum port_lane lane, void *stack, size_t stack_bytes);
+/* The worker whose thread this is; NULL on the loop's. */
+struct posix_worker *posix_worker_self(void);
+/* Ends all of them. False when a job runs and goes on running: its worker ends after it, on its own. */
+bool posix_workers_close(struct posix *posix);
 bool posix_submit_job(void *context, struct port_job *job);
 struct port_job *posix_finished_job(void *context);
 
@@ -139,6 +143,8 @@ void posix_storage_functions(struct port *port);
 
 /* posix_file.c: open, close-on-exec and not given up because of a signal; -1 with errno. */
 int posix_open_file(const char *path, int flags);
+/* posix_storage.c: the names in a directory are on the disk; false with errno. */
+bool posix_sync_directory(const char *path);
 
 /* posix_storage.c: locks a file until its close, without waiting; false with errno, EWOULDBLOCK when another has it. */
 bool posix_lock(int fd);

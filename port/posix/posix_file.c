@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -159,12 +160,14 @@ static enum port_result rename_file(void *context, const char *from, const char 
     return rename(from, to) == 0 ? PORT_OK : posix_failed(context, "rename");
 }
 
-/* One level; fine when it is there already. */
+/* One level; fine when it is there already. What is made stays, whatever happens to the power. */
 static bool make_one(const char *path)
 {
     struct stat status;
+    char parent[PATH_BYTES_MAX + sizeof "/.."];
     if (mkdir(path, DIRECTORY_MODE) == 0) {
-        return true;
+        (void)snprintf(parent, sizeof parent, "%s/..", path);
+        return posix_sync_directory(parent);
     }
     /* A read-only file system says so before it says that the directory exists. */
     int saved = errno;

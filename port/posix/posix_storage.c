@@ -83,16 +83,22 @@ static enum port_result sync_file(void *context, port_file file)
     return fdatasync(file) == 0 ? PORT_OK : posix_failed(context, "sync");
 }
 
-static enum port_result sync_directory(void *context, const char *path)
+bool posix_sync_directory(const char *path)
 {
-    struct posix *posix = context;
     int fd = posix_open_file(path, O_RDONLY | O_DIRECTORY);
     if (fd < 0) {
-        return posix_failed(posix, "sync the folder");
+        return false;
     }
-    enum port_result result = fsync(fd) == 0 ? PORT_OK : posix_failed(posix, "sync the folder");
+    bool is_synced = fsync(fd) == 0;
+    int saved = errno;
     (void)close(fd);
-    return result;
+    errno = saved;
+    return is_synced;
+}
+
+static enum port_result sync_directory(void *context, const char *path)
+{
+    return posix_sync_directory(path) ? PORT_OK : posix_failed(context, "sync the folder");
 }
 
 static enum port_result remove_file(void *context, const char *path)

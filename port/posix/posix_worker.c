@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* One thread that takes jobs from one ring and puts them into another when they are done. Each ring has one writer and
- * one reader; the count that one side stores with release and the other loads with acquire carries the job's memory
- * along. A ring never overflows, because no more jobs are out than it has room for. */
+/* A worker is one thread that takes jobs from one ring and puts them into another when they are done. Each ring has one
+ * writer and one reader; the count that one side stores with release and the other loads with acquire carries the job's
+ * memory along. A ring never overflows, because no more jobs are out than it has room for. */
 #include <errno.h>
 #include <signal.h>
 #include <time.h>
@@ -9,7 +9,14 @@
 #include "check.h"
 #include "posix.h"
 
-enum { LINGER_MS = 200 }; /* that closing waits for the job that runs */
+enum { LINGER_MS = 200 }; /* that closing waits for the jobs that run */
+
+static _Thread_local struct posix_worker *self;
+
+struct posix_worker *posix_worker_self(void)
+{
+    return self;
+}
 
 static void ring_put(struct posix_ring *ring, struct port_job *job)
 {
@@ -32,29 +39,31 @@ static struct port_job *ring_take(struct posix_ring *ring)
 
 static void *work(void *context)
 {
-    struct posix *posix = context;
-    struct posix_worker *worker = &posix->worker;
+    struct posix_worker *worker = context;
+    self = worker;
+    (void)sem_post(&worker->told);
     for (;;) {
         while (sem_wait(&worker->work) != 0) {
             CHECK(errno == EINTR);
         }
         if (atomic_load(&worker->stopping)) {
-            (void)sem_post(&worker->ended);
+            (void)sem_post(&worker->told);
             return NULL;
         }
         struct port_job *job = ring_take(&worker->submitted);
         CHECK(job != NULL);
         job->run(job);
         ring_put(&worker->finished, job);
-        posix_wake(posix);
+        posix_wake(worker->posix);
     }
 }
 
-bool posix_worker_open(struct posix *posix, void *stack, size_t stack_bytes)
+bool posix_worker_open(struct posix *posix, enum port_lane lane, void *stack, size_t stack_bytes)
 {
-    struct posix_worker *worker = &posix->worker;
+    struct posix_worker *worker = &posix->workers[lane];
+    worker->posix = posix;
     pthread_attr_t attributes;
-    if (sem_init(&worker->work, 0, 0) != 0 || sem_init(&worker->ended, 0, 0) != 0) {
+    if (sem_init(&worker->work, 0, 0) != 0 || sem_init(&worker->told, 0, 0) != 0) {
         (void)posix_failed(posix, "sem_init");
         return false;
     }
@@ -67,7 +76,7 @@ bool posix_worker_open(struct posix *posix, void *stack, size_t stack_bytes)
             sigset_t previous;
             (void)sigfillset(&all);
             (void)pthread_sigmask(SIG_SETMASK, &all, &previous);
-            errno = pthread_create(&worker->thread, &attributes, work, posix);
+            errno = pthread_create(&worker->thread, &attributes, work, worker);
             int saved = errno;
             (void)pthread_sigmask(SIG_SETMASK, &previous, NULL);
             errno = saved;
@@ -77,53 +86,68 @@ bool posix_worker_open(struct posix *posix, void *stack, size_t stack_bytes)
         errno = saved;
     }
     if (errno != 0) {
-        (void)posix_failed(posix, "start the worker thread");
+        (void)posix_failed(posix, "start a worker thread");
         (void)sem_destroy(&worker->work);
-        (void)sem_destroy(&worker->ended);
+        (void)sem_destroy(&worker->told);
         return false;
+    }
+    /* Whatever the start of a thread takes from the system it has taken before the process is sealed. */
+    while (sem_wait(&worker->told) != 0) {
+        CHECK(errno == EINTR);
     }
     worker->running = true;
     return true;
 }
 
-/* Whether the thread ends soon: one that waits for work does at once. */
-static bool ends_soon(struct posix_worker *worker)
+/* Whether the thread ends in time: one that waits for work does at once. */
+static bool ends_before(struct posix_worker *worker, const struct timespec *until)
+{
+    int result;
+    do {
+        result = sem_timedwait(&worker->told, until);
+    } while (result != 0 && errno == EINTR);
+    return result == 0;
+}
+
+static bool worker_close(struct posix_worker *worker, const struct timespec *until)
+{
+    if (!ends_before(worker, until)) {
+        (void)pthread_detach(worker->thread);
+        return false;
+    }
+    (void)pthread_join(worker->thread, NULL);
+    (void)sem_destroy(&worker->work);
+    (void)sem_destroy(&worker->told);
+    worker->running = false;
+    return true;
+}
+
+bool posix_workers_close(struct posix *posix)
 {
     struct timespec until;
     CHECK(clock_gettime(CLOCK_REALTIME, &until) == 0);
     until.tv_nsec += LINGER_MS * 1000000L;
     until.tv_sec += until.tv_nsec / 1000000000L;
     until.tv_nsec %= 1000000000L;
-    int result;
-    do {
-        result = sem_timedwait(&worker->ended, &until);
-    } while (result != 0 && errno == EINTR);
-    return result == 0;
-}
-
-bool posix_worker_close(struct posix *posix)
-{
-    struct posix_worker *worker = &posix->worker;
-    if (!worker->running) {
-        return true;
+    for (size_t lane = 0; lane < PORT_LANE_COUNT; lane++) {
+        struct posix_worker *worker = &posix->workers[lane];
+        atomic_store(&worker->stopping, true);
+        if (worker->running) {
+            (void)sem_post(&worker->work);
+        }
     }
-    atomic_store(&worker->stopping, true);
-    (void)sem_post(&worker->work);
-    if (!ends_soon(worker)) {
-        (void)pthread_detach(worker->thread);
-        return false;
+    bool closed = true;
+    for (size_t lane = 0; lane < PORT_LANE_COUNT; lane++) {
+        struct posix_worker *worker = &posix->workers[lane];
+        closed = (!worker->running || worker_close(worker, &until)) && closed;
     }
-    (void)pthread_join(worker->thread, NULL);
-    (void)sem_destroy(&worker->work);
-    (void)sem_destroy(&worker->ended);
-    worker->running = false;
-    return true;
+    return closed;
 }
 
 bool posix_submit_job(void *context, struct port_job *job)
 {
     struct posix *posix = context;
-    struct posix_worker *worker = &posix->worker;
+    struct posix_worker *worker = &posix->workers[job->lane];
     if (worker->out_count == PORT_JOBS_MAX) {
         return false;
     }
@@ -136,9 +160,13 @@ bool posix_submit_job(void *context, struct port_job *job)
 struct port_job *posix_finished_job(void *context)
 {
     struct posix *posix = context;
-    struct port_job *job = ring_take(&posix->worker.finished);
-    if (job != NULL) {
-        posix->worker.out_count--;
+    for (size_t lane = 0; lane < PORT_LANE_COUNT; lane++) {
+        struct posix_worker *worker = &posix->workers[lane];
+        struct port_job *job = ring_take(&worker->finished);
+        if (job != NULL) {
+            worker->out_count--;
+            return job;
+        }
     }
-    return job;
+    return NULL;
 }

@@ -224,6 +224,7 @@ static void on_down(void *context)
 /* For a client that is not here; its binding is left from an earlier time. */
 static void drop_stale(struct downlink *downlink, struct span client_id)
 {
+    downlink->absent_count++;
     uint32_t times = repeats_due(&downlink->told, "client_absent", 0, span_of(NULL, 0));
     if (times > 0) {
         log_event(downlink->log, LOG_INFO, "downlink_client_absent", LOG_SPAN("client", client_id),
@@ -376,13 +377,12 @@ static uint64_t consume(struct downlink *downlink, uint64_t now_ms)
 uint64_t downlink_turn(struct downlink *downlink, uint64_t now_ms)
 {
     uint64_t due_ms = consume(downlink, now_ms);
-    due_ms = number_smaller(due_ms, amqp_link_tick(downlink->link, now_ms));
     acknowledge(downlink);
     if (downlink->standing) {
         ask(downlink);
     }
     amqp_link_flush(downlink->link, now_ms);
-    return due_ms;
+    return number_smaller(due_ms, amqp_link_tick(downlink->link, now_ms)); /* of what the flush left */
 }
 
 void downlink_close(struct downlink *downlink, uint64_t now_ms)

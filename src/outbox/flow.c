@@ -300,20 +300,55 @@ static uint64_t decide_spilling(struct flow *flow, uint64_t now_ms, bool is_well
     return flow->is_spilling ? UINT64_MAX : flow->progress_ms + patience_ms;
 }
 
-static void tell_of_spool(struct flow *flow, uint64_t now_ms, bool is_well)
+static void tell_begin(struct flow *flow, uint64_t now_ms, bool is_well)
+{
+    const char *cause =
+        is_well ? "the broker takes messages more slowly than they come" : "the broker takes no messages";
+    if (spool_read_sequence(flow->spool) < spool_own_sequence(flow->spool)) {
+        cause = "an earlier start left them";
+    }
+    flow->begun.ms = now_ms;
+    flow->begun.sequence = spool_unreleased_sequence(flow->spool);
+    flow->begun.accepted_count = flow->accepted_count;
+    flow->begun.dropped_count = flow->dropped_count;
+    log_event(flow->log, LOG_WARN, "spool_begin", LOG_U64("messages", spool_message_count(flow->spool)),
+              LOG_TEXT("cause", cause));
+}
+
+static void tell_end(struct flow *flow, uint64_t now_ms)
+{
+    log_event(flow->log, LOG_INFO, "spool_drained",
+              LOG_U64("accepted", flow->accepted_count - flow->begun.accepted_count),
+              LOG_U64("dropped", flow->dropped_count - flow->begun.dropped_count),
+              LOG_U64("duration_ms", now_ms - flow->begun.ms));
+}
+
+static void tell_left(struct flow *flow, uint64_t now_ms)
 {
     const struct spool_counters *counters = spool_counters(flow->spool);
-    bool has_messages = counters->message_count > 0;
+    const struct window_entry *oldest = window_front(flow->window);
+    flow->tell_ms = now_ms + FLOW_TELL_MS;
+    log_event(flow->log, LOG_INFO, "spool_draining", LOG_U64("messages", counters->message_count),
+              LOG_U64("bytes", counters->used_bytes),
+              LOG_U64("oldest_ms", oldest == NULL ? 0 : now_ms - oldest->taken_ms));
+}
+
+static void tell_of_spool(struct flow *flow, uint64_t now_ms, bool is_well)
+{
+    bool has_messages = spool_message_count(flow->spool) > 0;
     if (has_messages && !flow->is_begun) {
-        flow->begun_ms = now_ms;
-        log_event(flow->log, LOG_WARN, "spool_begin", LOG_U64("messages", counters->message_count),
-                  LOG_TEXT("cause", is_well ? "the broker takes messages more slowly than they come"
-                                            : "the broker takes no messages"));
+        tell_begin(flow, now_ms, is_well);
     } else if (!has_messages && flow->is_begun) {
-        log_event(flow->log, LOG_INFO, "spool_drained", LOG_U64("accepted", flow->accepted_count),
-                  LOG_U64("dropped", flow->dropped_count), LOG_U64("duration_ms", now_ms - flow->begun_ms));
+        tell_end(flow, now_ms);
     }
     flow->is_begun = has_messages;
+    flow->is_draining =
+        has_messages && is_well && !flow->is_spilling && spool_unreleased_sequence(flow->spool) > flow->begun.sequence;
+    if (!flow->is_draining) {
+        flow->tell_ms = now_ms;
+    } else if (now_ms >= flow->tell_ms) {
+        tell_left(flow, now_ms);
+    }
 }
 
 uint64_t flow_turn(struct flow *flow, uint64_t now_ms, bool is_well)

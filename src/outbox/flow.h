@@ -29,6 +29,8 @@ enum {
     FLOW_DOWN_MS = 500,
     FLOW_STALLED_MS = 2000,
 
+    FLOW_TELL_MS = 10000, /* while the spool drains, the log says so often how much is left */
+
     FLOW_DROPS_MAX = 256 /* in a turn, so that the log can tell of each */
 };
 
@@ -59,8 +61,15 @@ struct flow {
     size_t refused_bytes;       /* of the last request that found no room */
     uint64_t dropped_count;
     uint64_t accepted_count;
-    uint64_t begun_ms; /* the spool has messages since then */
+    struct {
+        uint64_t ms;
+        uint64_t sequence;
+        uint64_t accepted_count;
+        uint64_t dropped_count;
+    } begun;          /* when the spool got its first message: the time, which it was, and the counters */
+    uint64_t tell_ms; /* while it drains: when the log is to say again how much is left */
     bool is_begun;
+    bool is_draining; /* it has messages, and the broker takes them */
     bool is_spilling;
     bool is_securing;
 };

@@ -41,6 +41,7 @@ static void tell(struct outbox *outbox, struct span bytes, enum receipt_status s
     const struct outbox_receipt receipt = {.client_id = parcel.client_id,
                                            .id = parcel_given_id(&parcel),
                                            .name = parcel.id,
+                                           .queue = parcel.queue,
                                            .origin = parcel.origin,
                                            .status = status,
                                            .code = span_text(code),
@@ -233,8 +234,10 @@ enum outbox_taken outbox_take(struct outbox *outbox, const struct outbox_message
         log_event(outbox->log, LOG_INFO, "message_taken", LOG_SPAN("client", message->client_id), LOG_SPAN("id", name),
                   LOG_U64("seq", message->origin.seq), LOG_SPAN("type", message->type));
     }
-    flow_push(&outbox->flow, pack(outbox, message, name, bytes, bytes_max), now_ms);
+    size_t parcel_bytes = pack(outbox, message, name, bytes, bytes_max);
+    flow_push(&outbox->flow, parcel_bytes, now_ms);
     outbox->counters.taken_count++;
+    outbox->counters.taken_bytes += SPOOL_RECORD_BYTES(parcel_bytes);
     outbox->counters.depth_peak_count = number_larger(outbox->counters.depth_peak_count, depth_count(outbox));
     return OUTBOX_TAKEN;
 }
@@ -261,6 +264,31 @@ enum outbox_ref outbox_settle(struct outbox *outbox, struct span client_id, stru
     }
     *number = *number < outbox->first_number ? 0 : *number;
     return OUTBOX_REF_OURS;
+}
+
+/* The start before had at most a publish window of them at the broker, and a few were confirmed and not marked. */
+void outbox_settle_earlier(struct outbox *outbox, struct span client_id, struct span id)
+{
+    struct window *window = &outbox->window;
+    uint64_t end = window->front_sequence + outbox->options.window_count_max + SPOOL_MARK_MESSAGES;
+    if (outbox->flow.spool == NULL || id.bytes == 0) {
+        return;
+    }
+    for (uint64_t sequence = window->front_sequence; sequence < end; sequence++) {
+        struct window_entry *entry = window_find(window, sequence);
+        struct parcel parcel;
+        if (entry == NULL || entry->spool_sequence == 0 ||
+            entry->spool_sequence >= spool_own_sequence(outbox->flow.spool)) {
+            return; /* those behind are this start's own */
+        }
+        CHECK(parcel_open(window_record(window, entry), &parcel));
+        if (!entry->is_confirmed && span_equal(parcel.client_id, client_id) &&
+            span_equal(parcel_given_id(&parcel), id)) {
+            entry->is_published = true; /* then, if not by this start */
+            window_settle(window, sequence, on_confirmed, outbox);
+            return;
+        }
+    }
 }
 
 bool outbox_empty(const struct outbox *outbox)
@@ -300,6 +328,14 @@ bool outbox_closed(const struct outbox *outbox)
     return amqp_link_state(outbox->uplink.link) == AMQP_LINK_DOWN && flow_is_closed(&outbox->flow);
 }
 
+static enum outbox_spool_state spool_state(const struct outbox *outbox)
+{
+    if (!outbox->flow.is_begun) {
+        return OUTBOX_SPOOL_EMPTY;
+    }
+    return outbox->flow.is_draining ? OUTBOX_SPOOL_DRAINING : OUTBOX_SPOOL_WAITING;
+}
+
 const struct outbox_counters *outbox_counters(struct outbox *outbox)
 {
     outbox->counters.accepted_count = outbox->flow.accepted_count;
@@ -308,6 +344,7 @@ const struct outbox_counters *outbox_counters(struct outbox *outbox)
     outbox->counters.depth_bytes = window_bytes(&outbox->window);
     outbox->counters.in_flight_count = (uint32_t)window_in_flight(&outbox->window);
     outbox->counters.window_count = outbox->uplink.window_count;
+    outbox->counters.spool_state = spool_state(outbox);
     return &outbox->counters;
 }
 

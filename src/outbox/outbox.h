@@ -58,6 +58,13 @@ struct outbox_message {
     struct outbox_origin origin;
 };
 
+/* Of the messages on the disk. */
+enum outbox_spool_state {
+    OUTBOX_SPOOL_EMPTY,   /* there are none, or there is no spool */
+    OUTBOX_SPOOL_WAITING, /* the broker takes none */
+    OUTBOX_SPOOL_DRAINING
+};
+
 enum outbox_taken {
     OUTBOX_TAKEN,
     OUTBOX_FULL /* nothing was taken; on_room follows when there is room again */
@@ -65,8 +72,9 @@ enum outbox_taken {
 
 struct outbox_receipt {
     struct span client_id;
-    struct span id;              /* empty if the client gave none */
-    struct span name;            /* the id it goes by: the client's, or the one that was made for it */
+    struct span id;   /* empty if the client gave none */
+    struct span name; /* the id it goes by: the client's, or the one that was made for it */
+    struct span queue;
     struct outbox_origin origin; /* of an earlier start's message: none that there is */
     enum receipt_status status;  /* RECEIPT_ACCEPTED, RECEIPT_QUEUED or RECEIPT_REJECTED */
     struct span code;            /* with RECEIPT_REJECTED */
@@ -108,6 +116,7 @@ struct outbox_options {
 /* For metrics and readiness. */
 struct outbox_counters {
     uint64_t taken_count;
+    uint64_t taken_bytes;     /* of these, as records of the spool */
     uint64_t refused_count;   /* outbox_take found it full */
     uint64_t published_count; /* repeats included */
     uint64_t replayed_count;  /* of these, repeats */
@@ -122,6 +131,7 @@ struct outbox_counters {
     size_t depth_bytes;       /* in memory */
     uint32_t in_flight_count; /* published and undecided */
     uint32_t window_count;    /* how many may be, now */
+    enum outbox_spool_state spool_state;
 };
 
 /* Takes the outbox with its link from `arena`. NULL while the arena measures, never otherwise. All that is pointed at
@@ -180,6 +190,11 @@ enum outbox_ref {
  * `stored` never goes backwards. */
 enum outbox_ref outbox_settle(struct outbox *outbox, struct span client_id, struct span ref,
                               struct outbox_origin *origin, uint64_t *number);
+
+/* The processor's word on a message whose ref is foreign. An earlier start may have sent that message and been killed
+ * before the confirm; then it is here once more, among the oldest, and the processor speaks of the copy that was sent
+ * first. If it is here, its RECEIPT_QUEUED goes out before this returns, as above. `id`: the client's own. */
+void outbox_settle_earlier(struct outbox *outbox, struct span client_id, struct span id);
 
 /* Nothing is waiting or undecided: all that was taken is confirmed. */
 bool outbox_empty(const struct outbox *outbox);

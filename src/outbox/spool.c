@@ -213,6 +213,16 @@ uint64_t spool_unread_count(const struct spool *spool)
     return spool->stage.next_sequence - spool->read_sequence;
 }
 
+uint64_t spool_message_count(const struct spool *spool)
+{
+    return spool->stage.next_sequence - 1 - spool->released_sequence;
+}
+
+uint64_t spool_unreleased_sequence(const struct spool *spool)
+{
+    return spool->released_sequence + 1;
+}
+
 uint64_t spool_read_sequence(const struct spool *spool)
 {
     return spool->read_sequence;
@@ -267,10 +277,25 @@ void spool_release_files(struct spool *spool)
     close_one(spool, &spool->lock);
 }
 
+/* A whole segment counts until the last of its messages is released, because only then it is free. */
+static uint64_t used_bytes(const struct spool *spool)
+{
+    uint64_t bytes = 0;
+    for (uint32_t index = 0; index < spool->segment_end; index++) {
+        const struct spool_segment *segment = &spool->segments[index];
+        bool holds = (segment->state == SPOOL_SEGMENT_WRITTEN || segment->state == SPOOL_SEGMENT_KEPT) &&
+                     segment->last_sequence >= segment->first_sequence &&
+                     segment->last_sequence > spool->released_sequence;
+        bytes += holds ? segment->end_offset : 0;
+    }
+    return bytes;
+}
+
 const struct spool_counters *spool_counters(struct spool *spool)
 {
     struct spool_counters *counters = &spool->counters;
-    counters->message_count = spool->stage.next_sequence - 1 - spool->released_sequence;
+    counters->message_count = spool_message_count(spool);
+    counters->used_bytes = used_bytes(spool);
     counters->unread_count = spool_unread_count(spool);
     counters->unsynced_count = spool->stage.next_sequence - spool->stage.first_sequence;
     counters->segment_count = spool->segment_count;

@@ -65,6 +65,7 @@ struct spool_counters {
     uint64_t message_count;    /* not released */
     uint64_t unread_count;     /* of these, not read */
     uint64_t unsynced_count;   /* of these, not on the disk yet */
+    uint64_t used_bytes;       /* of bytes_max: what stands in segments with messages that are not released */
     uint32_t segment_count;
     uint32_t segment_free_count;
     size_t stage_used_bytes;
@@ -114,7 +115,10 @@ void spool_pass_all(struct spool *spool);
 void spool_release(struct spool *spool, uint64_t sequence);
 
 uint64_t spool_unread_count(const struct spool *spool);
-/* The first sequence that was not read, was appended by this start, is not synced. */
+/* Those that are not released. */
+uint64_t spool_message_count(const struct spool *spool);
+/* The first sequence that is not released, was not read, was appended by this start, is not synced. */
+uint64_t spool_unreleased_sequence(const struct spool *spool);
 uint64_t spool_read_sequence(const struct spool *spool);
 uint64_t spool_own_sequence(const struct spool *spool);
 uint64_t spool_unsynced_sequence(const struct spool *spool);
@@ -126,6 +130,7 @@ bool spool_is_closed(const struct spool *spool);
 /* Closes the files and gives up the lock; the spool is dead after it. */
 void spool_release_files(struct spool *spool);
 
+/* Looks at each segment; for a turn of the loop there is spool_message_count. */
 const struct spool_counters *spool_counters(struct spool *spool);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* A record's header has a checksum of its own: so its length can be trusted where its payload is damaged, and a place
- * in a hole is judged by 24 bytes. The walk tries each multiple of 8; whatever is not a record there is passed over,
+ * in a hole is judged by 32 bytes. The walk tries each multiple of 8; whatever is not a record there is passed over,
  * and whether that was a hole or the segment's unused rest shows only when a valid record follows or none does. */
 #include "spool_format.h"
 
@@ -8,7 +8,7 @@
 #include "crc32c.h"
 #include "little_endian.h"
 
-enum { HEADER_CRC_OFFSET = 60, RECORD_CRC_OFFSET = 20 };
+enum { HEADER_CRC_OFFSET = 60, SALT_OFFSET = 16, PAYLOAD_CRC_OFFSET = 24, RECORD_CRC_OFFSET = 28 };
 
 static const uint8_t SEGMENT_MAGIC[8] = {'P', 'O', 'S', 'T', 'E', 'R', 'N', 0xFF};
 static const uint8_t KIND_MESSAGE[4] = {0xFF, 'm', 's', 'g'};
@@ -34,6 +34,7 @@ void spool_header_write(uint8_t bytes[SPOOL_SEGMENT_HEADER_BYTES], const struct 
     store_u64(bytes + 16, header->number);
     store_u64(bytes + 24, header->first_sequence);
     store_u64(bytes + 32, header->released);
+    store_u64(bytes + 40, header->salt);
     store_u32(bytes + HEADER_CRC_OFFSET, crc32c(span_of(bytes, HEADER_CRC_OFFSET)));
 }
 
@@ -51,11 +52,13 @@ enum spool_header_kind spool_header_read(const uint8_t bytes[SPOOL_SEGMENT_HEADE
                                     .segment_bytes = load_u32(bytes + 12),
                                     .number = load_u64(bytes + 16),
                                     .first_sequence = load_u64(bytes + 24),
-                                    .released = load_u64(bytes + 32)};
+                                    .released = load_u64(bytes + 32),
+                                    .salt = load_u64(bytes + 40)};
     if (header->version != SPOOL_VERSION || header->segment_bytes != segment_bytes) {
         return SPOOL_HEADER_OTHER_VERSION;
     }
-    bool is_possible = header->number > 0 && header->first_sequence > 0 && header->released < header->first_sequence;
+    bool is_possible = header->number > 0 && header->first_sequence > 0 && header->salt != 0 &&
+                       header->released < header->first_sequence;
     return is_possible ? SPOOL_HEADER_VALID : SPOOL_HEADER_DAMAGED;
 }
 
@@ -66,7 +69,13 @@ static void write_head(uint8_t *record, const uint8_t kind[4], uint64_t sequence
     memcpy(record, kind, 4);
     store_u32(record + 4, (uint32_t)payload.bytes);
     store_u64(record + 8, sequence);
-    store_u32(record + 16, crc32c(payload));
+    store_u64(record + SALT_OFFSET, 0);
+    store_u32(record + PAYLOAD_CRC_OFFSET, crc32c(payload));
+}
+
+void spool_record_bind(uint8_t *record, uint64_t salt)
+{
+    store_u64(record + SALT_OFFSET, salt);
     store_u32(record + RECORD_CRC_OFFSET, crc32c(span_of(record, RECORD_CRC_OFFSET)));
 }
 
@@ -80,9 +89,10 @@ size_t spool_record_write(uint8_t *record, uint64_t sequence, size_t payload_byt
     return record_bytes;
 }
 
-void spool_mark_write(uint8_t record[SPOOL_RECORD_HEADER_BYTES], uint64_t released)
+void spool_mark_write(uint8_t record[SPOOL_RECORD_HEADER_BYTES], uint64_t salt, uint64_t released)
 {
     write_head(record, KIND_MARK, released, span_of(NULL, 0));
+    spool_record_bind(record, salt);
 }
 
 uint64_t spool_record_sequence(const uint8_t *record)
@@ -98,15 +108,16 @@ struct span spool_record_payload(const uint8_t *record)
 /* ---- the walk ---- */
 
 void spool_scan_begin(struct spool_scan *scan, uint32_t segment_bytes, uint32_t payload_bytes_max,
-                      uint64_t first_sequence, uint64_t released, uint64_t sequence_end)
+                      const struct spool_header *header, uint64_t sequence_end)
 {
     *scan = (struct spool_scan){.segment_bytes = segment_bytes,
                                 .payload_bytes_max = payload_bytes_max,
                                 .offset = SPOOL_SEGMENT_HEADER_BYTES,
                                 .tail_offset = SPOOL_SEGMENT_HEADER_BYTES,
-                                .sequence_min = first_sequence,
+                                .sequence_min = header->first_sequence,
                                 .sequence_end = sequence_end,
-                                .released = released,
+                                .salt = header->salt,
+                                .released = header->released,
                                 .is_tail_clean = true};
 }
 
@@ -123,6 +134,10 @@ static enum judgement judge_head(const struct spool_scan *scan, const uint8_t *h
         return JUDGED_NOTHING;
     }
     if (load_u32(head + RECORD_CRC_OFFSET) != crc32c(span_of(head, RECORD_CRC_OFFSET))) {
+        return JUDGED_NOTHING;
+    }
+    uint64_t salt = load_u64(head + SALT_OFFSET);
+    if (salt == 0 || (scan->salt != 0 && salt != scan->salt)) {
         return JUDGED_NOTHING;
     }
     record->offset = scan->offset;
@@ -169,10 +184,12 @@ enum spool_found spool_scan_next(struct spool_scan *scan, uint32_t bytes_offset,
             scan->offset += SPOOL_RECORD_ALIGN_BYTES;
             continue;
         case JUDGED_MARK:
+            scan->salt = load_u64(head + SALT_OFFSET);
             scan->released = record->sequence;
             pass_valid(scan, record, SPOOL_RECORD_HEADER_BYTES);
             return SPOOL_FOUND_MARK;
         case JUDGED_MESSAGE:
+            scan->salt = load_u64(head + SALT_OFFSET);
             break;
         }
         size_t record_bytes = SPOOL_RECORD_BYTES(record->payload_bytes);
@@ -190,7 +207,7 @@ enum spool_found spool_scan_next(struct spool_scan *scan, uint32_t bytes_offset,
         }
         record->payload = spool_record_payload(head);
         scan->sequence_min = record->sequence + 1;
-        if (crc32c(record->payload) != load_u32(head + 16)) {
+        if (crc32c(record->payload) != load_u32(head + PAYLOAD_CRC_OFFSET)) {
             scan->offset += (uint32_t)record_bytes;
             continue;
         }

@@ -16,10 +16,10 @@ enum {
     SPOOL_VERSION = 1,
     SPOOL_SEGMENT_BYTES = 2 * 1024 * 1024, /* of a gateway's spool; a test may choose less */
     SPOOL_SEGMENT_HEADER_BYTES = 64,
-    SPOOL_RECORD_HEADER_BYTES = 24,
+    SPOOL_RECORD_HEADER_BYTES = 32,
     SPOOL_RECORD_ALIGN_BYTES = 8,
     SPOOL_PAYLOAD_BYTES_MAX = 1536 * 1024,
-    SPOOL_END_BYTES = 24 /* of zeros, behind the last record */
+    SPOOL_END_BYTES = 32 /* of zeros, behind the last record */
 };
 
 /* What a record with this payload takes. */
@@ -33,6 +33,7 @@ struct spool_header {
     uint64_t number;
     uint64_t first_sequence;
     uint64_t released;
+    uint64_t salt;
 };
 
 enum spool_header_kind {
@@ -49,11 +50,13 @@ enum spool_header_kind spool_header_read(const uint8_t bytes[SPOOL_SEGMENT_HEADE
 bool spool_is_zero(const uint8_t *bytes, size_t count);
 
 /* Puts the header before, and the padding behind, a payload of 1 to SPOOL_PAYLOAD_BYTES_MAX bytes that stands at
- * `record` + SPOOL_RECORD_HEADER_BYTES. Returns the record's bytes. */
+ * `record` + SPOOL_RECORD_HEADER_BYTES. Returns the record's bytes. It belongs to no segment yet. */
 size_t spool_record_write(uint8_t *record, uint64_t sequence, size_t payload_bytes);
+/* From now on it belongs to the segment that was begun with this salt. */
+void spool_record_bind(uint8_t *record, uint64_t salt);
 
 /* Writes a mark: all up to and including `released` is released. */
-void spool_mark_write(uint8_t record[SPOOL_RECORD_HEADER_BYTES], uint64_t released);
+void spool_mark_write(uint8_t record[SPOOL_RECORD_HEADER_BYTES], uint64_t salt, uint64_t released);
 
 /* A message's record that spool_record_write made. */
 uint64_t spool_record_sequence(const uint8_t *record);
@@ -67,6 +70,7 @@ struct spool_scan {
     uint32_t tail_offset;       /* behind the last valid record */
     uint64_t sequence_min;      /* the next message's, at least (condition 7) */
     uint64_t sequence_end;      /* the next segment's first (condition 9); UINT64_MAX where there is none */
+    uint64_t salt;              /* the segment's; 0: not known, and then that of the first record header */
     uint64_t released;          /* of the header and of the marks so far */
     bool is_tail_clean;         /* the end stands at tail_offset, or the segment ends there */
 };
@@ -87,9 +91,10 @@ struct spool_record {
     bool is_behind_hole; /* what lies between this and the valid record before it is no record */
 };
 
-/* Begins behind the segment's header. One that is damaged gives 1 and 0 for first_sequence and released. */
+/* Begins behind the segment's header, of which first sequence, released and salt count; 1, 0 and 0 where it is
+ * damaged. */
 void spool_scan_begin(struct spool_scan *scan, uint32_t segment_bytes, uint32_t payload_bytes_max,
-                      uint64_t first_sequence, uint64_t released, uint64_t sequence_end);
+                      const struct spool_header *header, uint64_t sequence_end);
 
 /* Finds the next valid record. `bytes` stand in the segment at bytes_offset, which is not behind scan->offset. After
  * SPOOL_FOUND_MORE the caller brings at least what one record of payload_bytes_max takes, or all to the segment's end;

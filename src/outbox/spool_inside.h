@@ -28,6 +28,7 @@ enum spool_segment_state {
 
 struct spool_segment {
     uint64_t number;         /* 0: never begun, or not known */
+    uint64_t salt;           /* that it was begun with */
     uint64_t first_sequence; /* of the next message, where it has none */
     uint64_t last_sequence;  /* of what is synced; first_sequence - 1 where it has none */
     uint32_t end_offset;     /* behind what is synced */

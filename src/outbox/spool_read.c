@@ -69,7 +69,7 @@ static void submit(struct spool *spool)
     read->offset = read->scan.offset;
     read->bytes = left_bytes < read->buffer_bytes_max ? left_bytes : read->buffer_bytes_max;
     read->is_out = true;
-    read->job = (struct port_job){run, read};
+    read->job = (struct port_job){.run = run, .context = read, .lane = PORT_LANE_STORAGE};
     CHECK(spool->port->submit_job(spool->port->context, &read->job));
 }
 
@@ -107,8 +107,10 @@ static void begin_walk(struct spool *spool, uint32_t index)
     read->segment_index = index;
     read->offset = SPOOL_SEGMENT_HEADER_BYTES;
     read->bytes = 0;
-    spool_scan_begin(&read->scan, SPOOL_SEGMENT_HEADER_BYTES, (uint32_t)spool->options.payload_bytes_max,
-                     spool->segments[index].first_sequence, 0, UINT64_MAX);
+    const struct spool_header header = {.first_sequence = spool->segments[index].first_sequence,
+                                        .salt = spool->segments[index].salt};
+    spool_scan_begin(&read->scan, SPOOL_SEGMENT_HEADER_BYTES, (uint32_t)spool->options.payload_bytes_max, &header,
+                     UINT64_MAX);
 }
 
 /* Looks for the message of read_sequence, or the next one behind it, on the disk. */

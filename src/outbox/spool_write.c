@@ -113,6 +113,9 @@ static bool begin_segment(struct spool *spool)
         write->file = PORT_NONE;
     }
     struct spool_segment *segment = &spool->segments[index];
+    do {
+        spool->port->random(spool->port->context, &segment->salt, sizeof segment->salt);
+    } while (segment->salt == 0);
     segment->number = spool->next_number++;
     segment->first_sequence = spool->stage.first_sequence;
     segment->last_sequence = segment->first_sequence - 1;
@@ -124,16 +127,18 @@ static bool begin_segment(struct spool *spool)
                                         .segment_bytes = spool->options.segment_bytes,
                                         .number = segment->number,
                                         .first_sequence = segment->first_sequence,
-                                        .released = spool->released_sequence};
+                                        .released = spool->released_sequence,
+                                        .salt = segment->salt};
     spool_header_write(write->header, &header);
     write->has_header = true;
     return true;
 }
 
-/* Takes records from the stage's front as far as they fit before `end`. Returns their bytes. */
+/* Takes records from the stage's front as far as they fit, for the segment that is written. Returns their bytes. */
 static size_t take_records(struct spool *spool, size_t room_bytes)
 {
     struct spool_write *write = &spool->write;
+    uint64_t salt = spool->segments[spool->written_index].salt;
     const struct spool_stage *stage = &spool->stage;
     size_t taken_bytes = 0;
     size_t at = stage->start;
@@ -144,6 +149,7 @@ static size_t take_records(struct spool *spool, size_t room_bytes)
         if (record_bytes > room_bytes - taken_bytes) {
             break;
         }
+        spool_record_bind(stage->bytes + at, salt);
         write->records[at < stage->start].bytes += record_bytes;
         taken_bytes += record_bytes;
         write->last_sequence = sequence;
@@ -174,7 +180,7 @@ static bool prepare(struct spool *spool)
     }
     write->released = spool->released_sequence;
     if (write->has_mark) {
-        spool_mark_write(write->mark, write->released);
+        spool_mark_write(write->mark, spool->segments[spool->written_index].salt, write->released);
     }
     write->offset = spool->segments[spool->written_index].end_offset;
     write->end_offset = write->offset + (write->has_mark ? SPOOL_RECORD_HEADER_BYTES : 0);
@@ -219,7 +225,7 @@ void spool_write_turn(struct spool *spool, uint64_t now_ms)
     spool->is_written = !prepare(spool);
     if (!spool->is_written) {
         move(spool, SPOOL_WRITING_OUT);
-        spool->write.job = (struct port_job){run, &spool->write};
+        spool->write.job = (struct port_job){.run = run, .context = &spool->write, .lane = PORT_LANE_STORAGE};
         CHECK(spool->port->submit_job(spool->port->context, &spool->write.job));
     }
 }
@@ -234,7 +240,9 @@ static void give_up_segment(struct spool *spool, uint64_t now_ms)
     log_event(spool->log, LOG_ERROR, "spool_write_failed", LOG_TEXT("path", write->path),
               LOG_TEXT("reason", write->error),
               LOG_U64("messages", spool->stage.next_sequence - spool->stage.first_sequence),
-              LOG_U64("retry_ms", spool->retry_wait_ms));
+              LOG_U64("retry_ms", spool->retry_wait_ms),
+              LOG_TEXT("remedy", "see to the disk (the kernel's log says more); until a write succeeds nothing is "
+                                 "accepted, and it is tried again by itself"));
     if (segment->failure_count < UINT16_MAX) {
         segment->failure_count++;
     }

@@ -17,6 +17,8 @@ enum {
     WINDOW_FIRST_COUNT = 32,
     REPLAY_AFTER_MS = 100,
     ONLY_NACKS_MS = 1000,
+    /* How long after a nack messages go one by one: of several in flight one may be refused and a later one taken. */
+    CAREFUL_MS = 10000,
     /* Longer than the election of a quorum queue's new leader, which decides what hangs; what is not decided then may
      * hang as long as the queue lacks its majority, and all other queues' messages with it. */
     UNDECIDED_MS = 5000,
@@ -214,8 +216,7 @@ static uint64_t replay(struct uplink *uplink)
 uint64_t uplink_turn(struct uplink *uplink, uint64_t now_ms)
 {
     uplink->now_ms = now_ms;
-    uint64_t replay_ms = replay(uplink);
-    uint64_t next = amqp_link_tick(uplink->link, now_ms);
+    uint64_t next = replay(uplink);
     for (size_t round = 0; round < ROUNDS_MAX; round++) {
         bool is_stopped = pump(uplink);
         amqp_link_flush(uplink->link, now_ms);
@@ -224,7 +225,8 @@ uint64_t uplink_turn(struct uplink *uplink, uint64_t now_ms)
         }
         next = now_ms;
     }
-    return number_smaller(next, replay_ms);
+    /* Last, because a send can lose the connection, and when the next one is due is known only then. */
+    return number_smaller(next, amqp_link_tick(uplink->link, now_ms));
 }
 
 /* ---- what the link tells ---- */
@@ -232,8 +234,8 @@ uint64_t uplink_turn(struct uplink *uplink, uint64_t now_ms)
 static void on_channel(void *context)
 {
     struct uplink *uplink = context;
-    uplink->window_count =
-        WINDOW_FIRST_COUNT < uplink->options.window_count_max ? WINDOW_FIRST_COUNT : uplink->options.window_count_max;
+    uint32_t first = uplink->now_ms < uplink->careful_until_ms ? 1 : WINDOW_FIRST_COUNT;
+    uplink->window_count = first < uplink->options.window_count_max ? first : uplink->options.window_count_max;
     amqp_topology_on_channel(&uplink->topology);
 }
 
@@ -295,7 +297,7 @@ static void on_confirm(void *context, uint64_t tag, bool multiple, bool is_ack)
             return;
         }
         uplink->nacked_since_ms = 0;
-        uint32_t doubled = uplink->window_count * 2;
+        uint32_t doubled = uplink->now_ms < uplink->careful_until_ms ? 1 : uplink->window_count * 2;
         uplink->window_count = doubled < uplink->options.window_count_max ? doubled : uplink->options.window_count_max;
         return;
     }
@@ -303,9 +305,10 @@ static void on_confirm(void *context, uint64_t tag, bool multiple, bool is_ack)
     if (uplink->nacked_since_ms == 0) {
         uplink->nacked_since_ms = uplink->now_ms;
     }
+    uplink->careful_until_ms = uplink->now_ms + CAREFUL_MS;
+    uplink->window_count = 1;
     if (uplink->replay_due_ms == 0) {
         begin_pause(uplink);
-        uplink->window_count = WINDOW_FIRST_COUNT < uplink->window_count ? WINDOW_FIRST_COUNT : uplink->window_count;
     }
 }
 

@@ -2,10 +2,11 @@
 /* From the window to the broker: the publishing link, the queues it needs, and the rules of publishing.
  *
  * A new channel starts with 32 unconfirmed messages and doubles that with each confirm. A nack stops publishing until
- * all in flight is decided and 100 ms have passed; then it begins anew at the oldest unconfirmed message. One second of
- * nothing but nacks, five seconds in which not all in flight is decided after a nack, and a returned message (its queue
- * is gone), lead to a new connection, which declares the queues again. While the broker is in an alarm nothing is
- * published, and these times do not run, because it reads nothing that it could decide on.
+ * all in flight is decided and 100 ms have passed; then it begins anew at the oldest unconfirmed message, and for ten
+ * seconds there is one message in flight: of several, a queue that is full may refuse one and take a later one. One
+ * second of nothing but nacks, five seconds in which not all in flight is decided after a nack, and a returned message
+ * (its queue is gone), lead to a new connection, which declares the queues again. While the broker is in an alarm
+ * nothing is published, and these times do not run, because it reads nothing that it could decide on.
  *
  * Invariant: messages are published in the order of their sequences; one that was not confirmed is published again
  * before any later one that was not. Memory: the link's, from the arena. Thread: the loop's. */
@@ -42,9 +43,10 @@ struct uplink {
     char reply_to[sizeof("gateway.") + GATEWAY_ID_BYTES_MAX];
     struct repeats told;
     uint64_t now_ms;
-    uint64_t nacked_since_ms; /* the first nack since the last ack; 0: none */
-    uint64_t replay_due_ms;   /* 0: publishing goes on */
-    uint64_t undecided_ms;    /* with replay_due_ms: when it is no longer waited for what is in flight */
+    uint64_t nacked_since_ms;  /* the first nack since the last ack; 0: none */
+    uint64_t replay_due_ms;    /* 0: publishing goes on */
+    uint64_t careful_until_ms; /* since a nack: one message in flight */
+    uint64_t undecided_ms;     /* with replay_due_ms: when it is no longer waited for what is in flight */
     uint32_t window_count;
     bool is_ready; /* the queues are there */
 };

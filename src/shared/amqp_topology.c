@@ -157,7 +157,11 @@ enum amqp_topology_status amqp_topology_on_channel_closed(struct amqp_topology *
         uint32_t times = repeats_due(&topology->told, "channel closed", code, text);
         if (times > 0) {
             log_event(topology->log, LOG_WARN, "amqp_channel_closed", LOG_U64("code", code), LOG_SPAN("cause", text),
-                      LOG_TEXT("remedy", "it is opened again; see the broker's log"), LOG_U64("times", times));
+                      LOG_TEXT("remedy", code == REPLY_ACCESS_REFUSED
+                                             ? "give the user of RABBITMQ_URL the right to write (rabbitmqctl "
+                                               "set_permissions); it is opened again"
+                                             : "it is opened again; see the broker's log"),
+                      LOG_U64("times", times));
         }
         return AMQP_TOPOLOGY_IDLE;
     }

@@ -262,7 +262,7 @@ static void attempt(struct amqp_wire *wire)
         return;
     }
     if (!wire->job_is_out) {
-        wire->job = (struct port_job){.run = run_resolve, .context = wire};
+        wire->job = (struct port_job){.run = run_resolve, .context = wire, .lane = PORT_LANE_NAMES};
         wire->job_broker_index = wire->broker_index;
         wire->job_is_out = wire->port->submit_job(wire->port->context, &wire->job);
         if (!wire->job_is_out) {

@@ -254,6 +254,7 @@ void log_open(struct log *log, const struct port *port, struct arena *arena, con
     log->buffer_bytes_max =
         options->file_bytes_max < LOG_BUFFER_BYTES_MAX ? (size_t)options->file_bytes_max : LOG_BUFFER_BYTES_MAX;
     log->buffer = arena_take(arena, "log buffer", log->buffer_bytes_max, 1);
+    log->recent = arena_take(arena, "latest warnings of the log", LOG_RECENT_LINES, sizeof *log->recent);
     if (!arena_measuring(arena) && !open_file(log)) {
         note_failure(log);
     }
@@ -396,8 +397,17 @@ static void put_time(struct log *log, struct text *line)
     text_char(line, 'Z');
 }
 
+static void keep_recent(struct log *log, struct span line)
+{
+    struct log_recent *recent = &log->recent[log->recent_count++ % LOG_RECENT_LINES];
+    bool is_whole = line.bytes <= sizeof recent->line;
+    recent->bytes = is_whole ? line.bytes : utf8_valid_bytes(span_of(line.data, sizeof recent->line));
+    memcpy(recent->line, line.data, recent->bytes);
+}
+
 void log_write(struct log *log, enum log_level level, const struct log_field *fields, size_t field_count)
 {
+    log->line_counts[level]++;
     if (log->buffer_bytes_max - log->buffer_bytes < LOG_LINE_BYTES_MAX) {
         log_flush(log);
     }
@@ -419,6 +429,9 @@ void log_write(struct log *log, enum log_level level, const struct log_field *fi
     line.capacity_bytes = LOG_LINE_BYTES_MAX;
     if (!whole) {
         text_string(&line, cut_mark);
+    }
+    if (level <= LOG_WARN) {
+        keep_recent(log, text_span(&line));
     }
     text_char(&line, '\n');
     log->buffer_bytes += line.used_bytes;

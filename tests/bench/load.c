@@ -80,7 +80,16 @@ static void connect_all(struct load *load)
 
 static uint64_t clients_outstanding(const struct load *load)
 {
-    return load->counters.sent - (load->until_stored ? load->counters.stored : load->counters.queued);
+    const struct counters *counters = &load->counters;
+    switch (load->until) {
+    case UNTIL_QUEUED:
+        return counters->sent - counters->queued;
+    case UNTIL_STORED:
+        return counters->sent - counters->stored;
+    case UNTIL_ACCEPTED:
+        return counters->sent - counters->accepted;
+    }
+    return 0;
 }
 
 struct interval {
@@ -102,6 +111,7 @@ static void measure_begin(struct load *load, struct interval *interval)
 {
     histogram_reset(&load->queued);
     histogram_reset(&load->stored);
+    histogram_reset(&load->accepted);
     load->measuring = true;
     interval->begin = load->counters;
     interval->own_ns = own_cpu_ns();
@@ -221,11 +231,14 @@ static void print(const struct load *load, const struct interval *interval)
     const struct counters *all = &load->counters;
     (void)printf("{\"seconds\":%.6f,\"clients\":%u,\"frame_bytes\":%zu", interval->seconds, load->open_count,
                  load->frame_bytes);
-    (void)printf(",\"sent\":%llu,\"queued\":%llu,\"stored\":%llu", (unsigned long long)(end->sent - begin->sent),
-                 (unsigned long long)(end->queued - begin->queued), (unsigned long long)(end->stored - begin->stored));
-    (void)printf(",\"queued_rate\":%.1f,\"stored_rate\":%.1f",
+    (void)printf(",\"sent\":%llu,\"queued\":%llu,\"stored\":%llu,\"accepted\":%llu",
+                 (unsigned long long)(end->sent - begin->sent), (unsigned long long)(end->queued - begin->queued),
+                 (unsigned long long)(end->stored - begin->stored),
+                 (unsigned long long)(end->accepted - begin->accepted));
+    (void)printf(",\"queued_rate\":%.1f,\"stored_rate\":%.1f,\"accepted_rate\":%.1f",
                  (double)(end->queued - begin->queued) / interval->seconds,
-                 (double)(end->stored - begin->stored) / interval->seconds);
+                 (double)(end->stored - begin->stored) / interval->seconds,
+                 (double)(end->accepted - begin->accepted) / interval->seconds);
     (void)printf(",\"total\":{\"sent\":%llu,\"queued\":%llu,\"stored\":%llu,\"accepted\":%llu,\"refused\":%llu,"
                  "\"errors\":%llu,\"busy\":%llu,\"pings\":%llu,\"unanswered\":%llu}",
                  (unsigned long long)all->sent, (unsigned long long)all->queued, (unsigned long long)all->stored,
@@ -236,11 +249,25 @@ static void print(const struct load *load, const struct interval *interval)
     histogram_print(&load->queued, stdout);
     (void)printf(",\"stored\":");
     histogram_print(&load->stored, stdout);
+    (void)printf(",\"accepted\":");
+    histogram_print(&load->accepted, stdout);
     (void)printf("},\"own_cpu_us\":%.1f,\"cpu_us\":", (double)interval->own_ns / 1000.0);
     bench_watch_print(&interval->watch, stdout);
     (void)printf(",\"first_error\":");
     print_error_text(load->first_error);
     (void)puts("}");
+}
+
+static enum load_until until_named(const char *name)
+{
+    static const char *const names[] = {
+        [UNTIL_QUEUED] = "queued", [UNTIL_STORED] = "stored", [UNTIL_ACCEPTED] = "accepted"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (strcmp(name, names[i]) == 0) {
+            return (enum load_until)i;
+        }
+    }
+    bench_die("--until is queued, stored or accepted");
 }
 
 int main(int argc, char **argv)
@@ -277,7 +304,7 @@ int main(int argc, char **argv)
         {"type", &type, NULL},               /* of the messages */
         {"run", &load.run, NULL},            /* begins client ids and message ids: another one for each run */
         {"receipts", &load.receipts, NULL},  /* as in the URL */
-        {"until", &until, NULL},             /* the receipt that is waited for: queued or stored */
+        {"until", &until, NULL},             /* the receipt that is waited for: queued, stored or accepted */
         {"watch", &watch, NULL},             /* processes whose CPU time is printed */
         {"raw", NULL, &raw},                 /* 1: no WebSocket, the peer echoes */
         {"storm", NULL, &storm},             /* clients that only come and go */
@@ -290,7 +317,7 @@ int main(int argc, char **argv)
     load.grid_ns = (uint64_t)(grid_us * 1000);
     load.raw = raw > 0;
     load.storm_count = (uint32_t)storm;
-    load.until_stored = strcmp(until, "stored") == 0;
+    load.until = until_named(until);
     if (load.active_count == 0 || load.window == 0) {
         bench_die("--connections and --window begin at 1");
     }

@@ -64,6 +64,9 @@ struct counters {
     uint64_t pings;
 };
 
+/* The receipt that opens the window again, and that is waited for at the end. */
+enum load_until { UNTIL_QUEUED, UNTIL_STORED, UNTIL_ACCEPTED };
+
 struct load {
     /* Options. */
     unsigned port;
@@ -72,7 +75,7 @@ struct load {
     uint32_t window;
     double rate; /* messages a second; 0 is closed loop */
     bool raw;
-    bool until_stored; /* what opens the window again: `stored`, or `queued` */
+    enum load_until until;
     const char *run;
     const char *receipts;
     uint32_t storm_count;
@@ -102,6 +105,7 @@ struct load {
     struct counters counters;
     struct histogram queued;
     struct histogram stored;
+    struct histogram accepted;
     char first_error[CARRY_BYTES];
     uint8_t *receive_buffer; /* CARRY_BYTES in front, RECEIVE_BYTES behind */
     uint8_t *send_buffer;

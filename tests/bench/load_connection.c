@@ -177,13 +177,15 @@ static void take_receipt(struct load *load, struct client *client, const uint8_t
     if (memcmp(end - 9, "\"queued\"}", 9) == 0) {
         load->counters.queued++;
         record(load, &load->queued, client, seq, now_ns);
-        client->answered_count += load->until_stored ? 0 : 1;
+        client->answered_count += load->until == UNTIL_QUEUED ? 1 : 0;
     } else if (memcmp(end - 9, "\"stored\"}", 9) == 0) {
         load->counters.stored++;
         record(load, &load->stored, client, seq, now_ns);
-        client->answered_count += load->until_stored ? 1 : 0;
+        client->answered_count += load->until == UNTIL_STORED ? 1 : 0;
     } else if (memcmp(end - 11, "\"accepted\"}", 11) == 0) {
         load->counters.accepted++;
+        record(load, &load->accepted, client, seq, now_ns);
+        client->answered_count += load->until == UNTIL_ACCEPTED ? 1 : 0;
     } else {
         load->counters.refused++;
     }

@@ -5,9 +5,11 @@ The machine is shared and noisy, and everything runs on the same cores. So what 
 one run (limit, gateway, limit, gateway, ...), each pair gives one ratio, and the median of the ratios counts.
 """
 
+import datetime
+import shutil
 import time
 
-from stage import DepthSampler, Failure, median, memory_kib, wait_until
+from stage import DepthSampler, Failure, median, memory_kib, wait_until, written_bytes
 
 
 # In the open loops at 10,000 msg/s messages are due in bursts of ten: a load generator that wakes for each of them
@@ -47,6 +49,11 @@ class Figure:
 
 def spread(values):
     return f"{min(values):.3g} to {max(values):.3g}"
+
+
+def percentiles(latency_us):
+    """p50/p90/p99/p99.9 of one run, in milliseconds."""
+    return "p50/p90/p99/p99.9 " + "/".join(f"{latency_us[point] / 1000:.1f}" for point in ("p50", "p90", "p99", "p999")) + " ms"
 
 
 def echo(stage, quick):
@@ -89,7 +96,8 @@ def closed(stage, quick):
         stage.purge(kind)
         ratios = [a / b for a, b in zip(ours, bare)]
         found.append(Figure(f"{kind}, 100 x 16: queued", median(ours), "msg/s", median(bare), "bare publisher",
-                            median(ratios), (">=", wanted), note=f"ratios {spread(ratios)}"))
+                            median(ratios), (">=", wanted),
+                            note=f"ratios {spread(ratios)}; {percentiles(answer['latency_us']['queued'])}"))
         found.append(Figure(f"{kind}, 100 x 16: gateway CPU a message", median(cpu), "us",
                             stage.limits.get("echo_w16_us"), "raw echo", None, ("<=", 4), False,
                             note=f"{spread(cpu)}; the broker's own {median(broker_ours):.0f}, "
@@ -100,12 +108,13 @@ def closed(stage, quick):
             answer = stage.load(gateway, window=1, seconds=seconds, type=kind)
             cpu.append(stage.cpu_us(answer, gateway))
             rates.append(answer["queued_rate"])
+            latency = percentiles(answer["latency_us"]["queued"])
             stage.purge(kind)
         stage.start_echo()
         answer = stage.load_echo(rate=median(rates), seconds=1.5, warmup=0.5)
         found.append(Figure(f"{kind}, 100 x 1: gateway CPU a message", median(cpu), "us",
                             stage.limits.get("echo_w1_us"), "raw echo", None, ("<=", 8), False,
-                            note=f"{median(rates):.0f} msg/s; a raw echo at that rate "
+                            note=f"{median(rates):.0f} msg/s, {latency}; a raw echo at that rate "
                                  f"{stage.cpu_us(answer, stage.echo):.1f}"))
     stage.end(gateway)
     return found
@@ -117,7 +126,7 @@ def open_loop(stage, quick):
     seconds = 4 if quick else 6
     kind = "quorum"
     gateway = stage.gateway()
-    bare, ours, ratios, medians, cpu = [], [], [], [], []
+    bare, ours, ratios, cpu = [], [], [], []
     for _ in range(rounds):
         stage.purge(kind)
         limit = stage.publish(kind, rate=10000, grid_us=GRID_US, seconds=seconds)["latency_us"]["queued"]
@@ -127,7 +136,6 @@ def open_loop(stage, quick):
         bare.append(limit)
         ours.append(mine)
         ratios.append(mine["p99"] / limit["p99"])
-        medians.append(mine["p50"] / limit["p50"])
         cpu.append(stage.cpu_us(answer, gateway))
     stage.purge(kind)
     stage.end(gateway)
@@ -135,8 +143,10 @@ def open_loop(stage, quick):
     def line(point, ratio, target=None, note=""):
         return Figure(f"500 at 10,000 msg/s: {point} of queued", median([one[point] for one in ours]) / 1000, "ms",
                       median([one[point] for one in bare]) / 1000, "bare publisher", ratio, target, note=note)
-    return [line("p50", median(medians)), line("p99", median(ratios), ("<=", 1.5), f"ratios {spread(ratios)}"),
-            line("p999", median([a["p999"] / b["p999"] for a, b in zip(ours, bare)])),
+    def ratio(point):
+        return median([mine[point] / limit[point] for mine, limit in zip(ours, bare)])
+    return [line("p50", ratio("p50")), line("p90", ratio("p90")),
+            line("p99", median(ratios), ("<=", 1.5), f"ratios {spread(ratios)}"), line("p999", ratio("p999")),
             Figure("500 at 10,000 msg/s: gateway CPU a message", median(cpu), "us")]
 
 
@@ -216,7 +226,7 @@ def rows(stage, quick):
                False),
         Figure("  gateway CPU a message, two receipts each", stage.cpu_us(answer, gateway, "stored"), "us"),
         Figure("  broker CPU a message", stage.cpu_us(answer, stage.broker.process, "stored"), "us"),
-        Figure("  p50 of stored", stored["p50"] / 1000, "ms", note=f"p99 {stored['p99'] / 1000:.1f} ms"),
+        Figure("  p50 of stored", stored["p50"] / 1000, "ms", note=percentiles(stored)),
         Figure("client to row, 100 x 16 closed loop: stored", most["stored_rate"], "rows/s", copy["rows_rate"],
                "COPY alone"),
         Figure("  processor CPU a row", stage.cpu_us(most, processor, "stored"), "us"),
@@ -224,6 +234,103 @@ def rows(stage, quick):
     stage.end(processor)
     stage.end(gateway)
     return found
+
+
+def usage(gateway):
+    """The gateway's counters, which SIGHUP makes it log."""
+    before = len(gateway.log(event="memory_used"))
+    gateway.hang_up()
+    wait_until(lambda: len(gateway.log(event="memory_used")) > before, 30, "memory_used in the log")
+    return {key: int(value) for key, value in gateway.log(event="memory_used")[-1].items() if value.isdigit()}
+
+
+def log_seconds(line):
+    """The time of a log line."""
+    return datetime.datetime.fromisoformat(line["ts"].replace("Z", "+00:00")).timestamp()
+
+
+def outage(stage, gateway, **options):
+    """The broker is stopped, 100 clients go on sending, and then it goes on. In the warm-up the window fills and the
+    gateway stops waiting for confirms. Returns the load's answer and how the spool was written."""
+    before = usage(gateway)
+    stage.broker.stop()
+    try:
+        answer = stage.load(gateway, bytes=200, type="quorum", receipts="accepted", until="accepted", **options)
+        after = usage(gateway)
+    finally:
+        stage.broker.cont()
+    written, writes = (after[name] - before[name] for name in ("spool_written_bytes", "spool_writes"))
+    return answer, {"batch": round(after["spool_messages"] / writes), "record_bytes": written // after["spool_messages"]}
+
+
+def drain(stage, gateway, quick):
+    """An outage at the rate that is wanted, and the drain behind it: messages a second from its first confirm on."""
+    drained, told = (len(gateway.log(event=event)) for event in ("spool_drained", "spool_draining"))
+    answer, _ = outage(stage, gateway, rate=20000, grid_us=GRID_US, warmup=3, seconds=2 if quick else 4)
+    wait_until(lambda: len(gateway.log(event="spool_drained")) > drained, 120, "the spool to be drained", 0.05)
+    begin, end = gateway.log(event="spool_draining")[told], gateway.log(event="spool_drained")[drained]
+    return answer, int(begin["messages"]) / (log_seconds(end) - log_seconds(begin))
+
+
+def spool(stage, quick):
+    """The broker is stopped for a while: what is accepted, beside the disk alone; the drain, beside the direct way."""
+    rounds = 2 if quick else 5
+    most, disk, written = [], [], []
+    for _ in range(rounds):
+        gateway = stage.gateway(SPOOL_MAX_BYTES="1G", OUTBOX_BYTES="16M")
+        answer, how = outage(stage, gateway, window=100, warmup=3, seconds=1.5)
+        written.append(how)
+        most.append(answer)
+        disk.append(stage.disk(gateway.folder / "disk", seconds=1.5, **how))
+        gateway.kill9()
+        stage.end(gateway)
+        shutil.rmtree(gateway.folder)
+    gateway = stage.gateway(OUTBOX_BYTES="16M")
+    direct, drains, steady = [], [], []
+    for _ in range(rounds):
+        stage.purge("quorum")
+        direct.append(stage.load(gateway, window=16, seconds=3 if quick else 4, bytes=200,
+                                 type="quorum")["queued_rate"])
+        stage.purge("quorum")
+        answer, rate = drain(stage, gateway, quick)
+        steady.append(answer)
+        drains.append(rate)
+    stage.purge("quorum")
+    stage.end(gateway)
+    rates = [one["accepted_rate"] for one in most]
+    of_disk = [a / b["records_rate"] for a, b in zip(rates, disk)]
+    of_direct = [a / b for a, b in zip(drains, direct)]
+
+    def latency(answers, point):
+        return median([one["latency_us"]["accepted"][point] for one in answers]) / 1000
+    return [
+        Figure("200 bytes, 100 x 100, broker away: accepted", median(rates), "msg/s",
+               median([one["records_rate"] for one in disk]), "disk alone", median(of_disk), (">=", 20000), False,
+               note=f"{spread(rates)}; ratios {spread(of_disk)}"),
+        Figure("  messages in one write and sync", median([one["batch"] for one in written]), "",
+               note=f"{median([one['record_bytes'] for one in written]):.0f} bytes each on the disk; such a write and "
+                    f"sync of the disk alone {median([one['latency_us']['p50'] for one in disk]) / 1000:.1f} ms"),
+        Figure("  p50 of accepted", latency(most, "p50"), "ms", note=f"p99 {latency(most, 'p99'):.1f} ms"),
+        Figure("100 at 20,000 msg/s, broker away: p50 of accepted", latency(steady, "p50"), "ms",
+               note=f"p99 {latency(steady, 'p99'):.1f} ms"),
+        Figure("the drain when it is back", median(drains), "msg/s", median(direct), "direct, 100 x 16",
+               median(of_direct), (">=", 0.7), note=f"ratios {spread(of_direct)}"),
+    ] + untouched(stage, quick)
+
+
+def untouched(stage, quick):
+    """What a gateway with default settings writes to the disk while the broker is well."""
+    wanted = 100_000 if quick else 1_000_000
+    gateway = stage.gateway()
+    before, log_before, count = written_bytes(gateway.pid), len(gateway.log_text()), 0
+    while count < wanted:
+        count += stage.load(gateway, window=16, seconds=4, warmup=0, bytes=200, type="quorum")["total"]["queued"]
+        stage.purge("quorum")
+    written, logged = written_bytes(gateway.pid) - before, len(gateway.log_text()) - log_before
+    spooled = usage(gateway)["spool_written_bytes"]
+    stage.end(gateway)
+    return [Figure(f"{count:,} messages, broker well: bytes spooled", spooled, "bytes", target=("<=", 0),
+                   note=f"{written} bytes given to the disk in all, pages of the log, which grew by {logged} bytes")]
 
 
 def statements(stage, quick):
@@ -263,5 +370,5 @@ def memory(stage, quick):
     ]
 
 
-ALL = {"echo": echo, "closed": closed, "open": open_loop, "idle": idle, "rows": rows,
+ALL = {"echo": echo, "closed": closed, "open": open_loop, "idle": idle, "rows": rows, "spool": spool,
        "statements": statements, "memory": memory}

@@ -178,6 +178,10 @@ class Stage:
     def statements(self, **options):
         return self._run("bench_statements", {"url": self.database_url, "run": self.run_name(), **options})
 
+    def disk(self, folder, **options):
+        """What the disk itself takes."""
+        return self._run("bench_disk", {"folder": folder, **options})
+
     def start_echo(self):
         if self.echo is None:
             self.echo = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--",
@@ -221,6 +225,12 @@ class DepthSampler:
         while not self.stopping.wait(self.every_s):
             count = self.channel.queue_declare(self.queue, passive=True).method.message_count
             self.samples.append((time.monotonic() - begin, count))
+
+
+def written_bytes(pid):
+    """What a process has given to the disk so far."""
+    with open(f"/proc/{pid}/io", encoding="ascii") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("write_bytes:"))
 
 
 def memory_kib(pid):

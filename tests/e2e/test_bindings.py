@@ -17,6 +17,12 @@ def routed(channel, client_id, body=b'{"n":1}'):
         return False
 
 
+def wait_settled(pipeline, gateway_id):
+    """Until the gateway has acknowledged all it was handed: what it had not would come again after its death."""
+    wait_until(lambda: pipeline.broker.queue_held(f"postern.gateway.{gateway_id}", pipeline.vhost) == 0, 30,
+               "the gateway's acknowledgements")
+
+
 def open_backend(pipeline):
     channel = pipeline.channel()
     channel.exchange_declare("postern.downlink", "topic", durable=True)
@@ -29,7 +35,8 @@ def test_a_binding_left_over_goes_with_its_first_message(pipeline):
     backend = open_backend(pipeline)
     client = Client(gateway.url("dev-7"))
     wait_until(lambda: routed(backend, "dev-7"), 20, "the client's binding")
-    client.receive()
+    assert client.receive() == {"n": 1}
+    wait_settled(pipeline, "box")
     gateway.kill9()
     pipeline.programs.remove(gateway)
     again = pipeline.gateway(GATEWAY_ID="box")
@@ -49,6 +56,7 @@ def test_what_waited_for_a_gateway_finds_the_clients_that_come_back(pipeline):
     client = Client(gateway.url("dev-7"))
     wait_until(lambda: routed(backend, "dev-7"), 20, "the client's binding")
     assert client.receive() == {"n": 1}
+    wait_settled(pipeline, "box")
     gateway.kill9()
     pipeline.programs.remove(gateway)
     assert routed(backend, "dev-7", b'{"n":2}'), "the queue and its binding outlive the gateway"
@@ -98,6 +106,7 @@ def test_takeover_keeps_the_binding(pipeline):
     backend = open_backend(pipeline)
     first = Client(gateway.url("dev-7"))
     wait_until(lambda: routed(backend, "dev-7"), 20, "the client's binding")
+    assert first.receive() == {"n": 1}
     for _ in range(5):
         second = Client(gateway.url("dev-7"))
         assert routed(backend, "dev-7", b'{"n":2}'), "there was a moment without a binding"

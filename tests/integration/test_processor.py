@@ -417,6 +417,29 @@ def test_nothing_turns_while_nothing_answers(pipeline, feed):
     again.close()
 
 
+def test_a_processor_without_rights_leaves_the_work_to_others(pipeline, feed):
+    """Its connection is good and each batch is refused: it holds no message for long, and says so once, not each time."""
+    pipeline.query("DROP ROLE IF EXISTS reader")
+    pipeline.query("CREATE ROLE reader LOGIN PASSWORD 'reader'")
+    pipeline.query("GRANT SELECT ON messages, message_types TO reader")
+    host = pipeline.database_url.split("@")[1]
+    reader = pipeline.processor(DATABASE_URL=f"postgresql://reader:reader@{host}", LOG_LEVEL="info")
+    for number in range(20):
+        feed.send(f"m{number}")
+    down = reader.wait_log(PATIENCE_S, event="database_down")
+    assert "permission denied" in down["cause"] and "GRANT" in down["remedy"]
+    pipeline.processor()
+    assert by_id(feed.receipts(20)) == {f"m{number}": "stored" for number in range(20)}
+    for number in range(20, 60):
+        feed.send(f"m{number}")
+    feed.receipts(40)
+    assert len(reader.log(event="database_down")) <= 6
+    assert len(reader.log(event="database_up")) <= 7
+    reader.end()
+    pipeline.query("DROP OWNED BY reader")
+    pipeline.query("DROP ROLE reader")
+
+
 def test_another_processor_takes_over(pipeline, feed, servers):
     """One processor's way to the database is cut; the other gets all messages."""
     _, server = servers
@@ -543,6 +566,22 @@ def test_a_stop_loses_nothing_and_answers_for_what_it_stored(pipeline, feed):
     assert len(by_id(feed.receipts(rows))) == rows
     wait_until(lambda: pipeline.queue_depth() == 5000 - rows, 30, "the rest to be in the queue, and not more")
     assert processor.log(event="stopped")
+
+
+def test_small_batches_in_an_alarm_lose_no_receipt(pipeline, feed):
+    """A row in a batch of its own makes a receipt in a message of its own; in an alarm they gather instead."""
+    for number in range(2000):
+        feed.send(f"m{number}")
+    processor = pipeline.processor(PROCESSOR_BATCH="1", PROCESSOR_BATCH_MS="0", LOG_LEVEL="info")
+    feed.receipts(100)
+    pipeline.broker.memory_alarm(True)
+    try:
+        wait_until(lambda: pipeline.row_count() == 2000, PATIENCE_S, "all rows")
+    finally:
+        pipeline.broker.memory_alarm(False)
+    wait_until(lambda: not pipeline.queue_depth(), PATIENCE_S, "all to be acknowledged")
+    feed.receipts(1800)  # those before were read above, a hundred and what came along
+    assert not processor.log(event="receipts_dropped")
 
 
 def test_a_stop_while_nothing_answers(pipeline):

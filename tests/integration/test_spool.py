@@ -41,6 +41,7 @@ def test_an_outage_longer_than_memory(pipeline):
     load.assert_all_rows(pipeline)
     assert not any(sender.busy_count for sender in load.senders)
     gateway.wait_log(event="spool_drained")
+    assert gateway.log(event="spool_draining"), "the drain did not say how much was left"
 
 
 def test_a_memory_alarm(pipeline):
@@ -81,6 +82,32 @@ def test_killed_in_the_outage_and_while_it_drains(pipeline):
     ids = [each for each in pipeline.message_ids("dev-7") if each.startswith("m")]
     assert ids == sorted(ids, key=lambda each: int(each[1:]))
     assert len(ids) == len(set(ids))
+
+
+def test_the_next_starts_receipts_find_the_client_that_came_back(pipeline):
+    """What an earlier start accepted is queued and stored by the next one: the client's present connection hears of it,
+    with id and without seq."""
+    gateway = start(pipeline)
+    pipeline.broker.stop()
+    with Client(gateway.url("dev-7", "?receipts=accepted")) as client:
+        for number in range(400):
+            client.send({"type": "text", "content": number, "id": f"m{number}"})
+        client.expect(id="m399", status="accepted")
+    gateway.kill9()
+    gateway.start()
+    with Client(gateway.url("dev-7")) as client:
+        client.send({"type": "text", "content": 400, "id": "m400"})
+        assert client.receive() == {"type": "receipt", "seq": 1, "id": "m400", "status": "accepted"}
+        pipeline.broker.cont()
+        told = {}
+        while told.get("m400") != ["queued", "stored"]:
+            receipt = client.receive()
+            assert receipt.pop("type") == "receipt" and receipt.pop("seq", 0) == (receipt["id"] == "m400"), receipt
+            told.setdefault(receipt["id"], []).append(receipt["status"])
+    # What the killed gateway had sent to the broker is there twice, and is told as stored twice.
+    assert all(statuses in (["queued", "stored"], ["queued", "stored", "stored"]) for statuses in told.values()), told
+    assert list(told) == [f"m{number}" for number in range(401)]
+    assert pipeline.message_ids("dev-7") == [f"m{number}" for number in range(401)]
 
 
 def test_ended_in_good_order_in_an_outage(pipeline):

@@ -52,12 +52,20 @@ static void in_an_outage_messages_are_accepted_and_then_drained(void **state)
     rig_settle(&test->rig);
     assert_int_equal(test->accepted_count, 70);
     assert_int_equal(outbox_spool_counters(test->rig.outbox)->message_count, 70);
-    assert_int_equal(rig_log_count(&test->rig, "event=spool_begin"), 1);
+    assert_true(outbox_spool_counters(test->rig.outbox)->used_bytes > 70 * 200);
+    assert_int_equal(outbox_counters(test->rig.outbox)->spool_state, OUTBOX_SPOOL_WAITING);
+    assert_true(outbox_oldest_ms(test->rig.outbox, test->rig.now_ms) >= FLOW_DOWN_MS + 100);
+    assert_int_equal(rig_log_count(&test->rig, "event=spool_begin messages=50 cause=\"the broker takes no messages\""),
+                     1);
+    assert_int_equal(rig_log_count(&test->rig, "event=spool_draining"), 0);
     mend_broker(test);
     finish(test);
     assert_int_equal(test->queued_count, 70);
+    assert_int_equal(rig_log_count(&test->rig, "event=spool_draining messages="), 1);
+    assert_int_equal(rig_log_count(&test->rig, "event=spool_drained accepted=70 dropped=0"), 1);
+    assert_int_equal(outbox_counters(test->rig.outbox)->spool_state, OUTBOX_SPOOL_EMPTY);
+    assert_int_equal(outbox_spool_counters(test->rig.outbox)->used_bytes, 0);
     assert_int_equal(test->faulty.counts[FAULTY_READ], 0); /* they were in memory all the time */
-    assert_int_equal(rig_log_count(&test->rig, "event=spool_drained"), 1);
     /* And then the disk is left alone again. */
     uint64_t writes = test->faulty.counts[FAULTY_WRITE];
     take(test, 80);
@@ -111,6 +119,40 @@ static void all_of_an_outage_is_accepted_however_large(void **state)
     assert_int_equal(test->accepted_count, 300);
     assert_int_equal(outbox_spool_counters(test->rig.outbox)->message_count, 300);
     mend_broker(test);
+    finish(test);
+    end(test);
+}
+
+/* A drain that takes its time says now and then how much is left, in the log and in the counters. */
+static void what_is_left_of_a_drain_is_shown(void **state)
+{
+    (void)state;
+    struct test *test = make();
+    break_broker(test);
+    rig_pass(&test->rig, 1000, 50);
+    take(test, 1000);
+    rig_settle(&test->rig);
+    test->rig.broker.acks = false;
+    mend_broker(test);
+    uint64_t left = 1000;
+    uint64_t bytes = outbox_spool_counters(test->rig.outbox)->used_bytes;
+    for (uint64_t acked = 0; left > 100;) {
+        rig_pass(&test->rig, 200, 50);
+        if (acked < test->rig.broker.publish_count) {
+            acked += acked + 4 < test->rig.broker.publish_count ? 4 : 1;
+            fake_broker_ack(&test->rig.broker, acked, true);
+            rig_settle(&test->rig);
+        }
+        const struct spool_counters *spool = outbox_spool_counters(test->rig.outbox);
+        assert_true(spool->message_count <= left && spool->used_bytes <= bytes);
+        assert_true(acked == 0 || outbox_counters(test->rig.outbox)->spool_state == OUTBOX_SPOOL_DRAINING);
+        left = spool->message_count;
+        bytes = spool->used_bytes;
+    }
+    assert_true(bytes < (uint64_t)SEGMENTS * SEGMENT_BYTES / 2);
+    assert_in_range(rig_log_count(&test->rig, "event=spool_draining"), 3, 30);
+    fake_broker_ack(&test->rig.broker, 0, true);
+    test->rig.broker.acks = true;
     finish(test);
     end(test);
 }
@@ -337,6 +379,7 @@ int main(void)
         cmocka_unit_test(in_an_outage_messages_are_accepted_and_then_drained),
         cmocka_unit_test(more_than_memory_holds_goes_over_the_disk),
         cmocka_unit_test(all_of_an_outage_is_accepted_however_large),
+        cmocka_unit_test(what_is_left_of_a_drain_is_shown),
         cmocka_unit_test(it_catches_up_with_a_steady_stream),
         cmocka_unit_test(an_alarm_spills_too),
         cmocka_unit_test(a_broker_that_says_nothing_spills_too),

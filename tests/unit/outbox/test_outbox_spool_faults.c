@@ -19,6 +19,7 @@ static void the_next_start_sends_what_was_accepted(void **state)
     finish(test);
     assert_int_equal(test->queued_count, 510);
     assert_int_equal(test->rig.broker.publish_count, 510);
+    assert_int_equal(rig_log_count(&test->rig, "cause=\"an earlier start left them\""), 1);
     end(test);
 }
 
@@ -103,6 +104,44 @@ static void a_message_keeps_its_made_id_and_its_queue(void **state)
     end(test);
 }
 
+/* The broker got some of them from the start that was killed, and the processor's word on those comes before their
+ * second copies are confirmed, or even sent: `queued` is told first, once. */
+static void the_processors_word_on_what_an_earlier_start_sent(void **state)
+{
+    (void)state;
+    struct test *test = make();
+    break_broker(test);
+    take(test, 300);
+    rig_pass(&test->rig, 1000, 50);
+    die(test, FAULTY_CUT_LOSES);
+    take(test, 3);
+    rig_settle(&test->rig);
+    struct outbox *outbox = test->rig.outbox;
+    test->seen[1] = 1; /* in the queue, by the start before */
+    outbox_settle_earlier(outbox, span_text("c1"), span_text("1"));
+    assert_int_equal(test->ledger[1].queued, 1);
+    test->rig.broker.acks = false;
+    mend_broker(test);
+    for (int i = 0; i < 100 && test->rig.broker.publish_count < 32; i++) {
+        rig_pass(&test->rig, 100, 50);
+    }
+    outbox_settle_earlier(outbox, span_text("c2"), span_text("2")); /* on its way */
+    assert_int_equal(test->ledger[2].queued, 1);
+    assert_int_equal(test->queued_count, 2);
+    outbox_settle_earlier(outbox, span_text("c1"), span_text("1"));
+    outbox_settle_earlier(outbox, span_text("c1"), span_text("2"));       /* another client's */
+    outbox_settle_earlier(outbox, span_text("c0"), span_of(NULL, 0));     /* of no id */
+    outbox_settle_earlier(outbox, span_text("c1"), span_text("nothing")); /* never here */
+    outbox_settle_earlier(outbox, span_text("c1"), span_text("301"));     /* this start's own has a ref of its own */
+    assert_int_equal(test->queued_count, 2);
+    fake_broker_ack(&test->rig.broker, 0, true);
+    test->rig.broker.acks = true;
+    finish(test);
+    assert_int_equal(test->queued_count, 303);
+    assert_int_equal(test->rig.broker.publish_count, 302);
+    end(test);
+}
+
 static void a_failing_disk_accepts_nothing_and_loses_nothing(void **state)
 {
     (void)state;
@@ -126,6 +165,40 @@ static void a_failing_disk_accepts_nothing_and_loses_nothing(void **state)
     assert_int_equal(test->queued_count, 90);
     assert_int_equal(test->accepted_count, 60);
     faulty_heal(&test->faulty);
+    end(test);
+}
+
+/* While writes fail messages are taken as long as memory has room, and no longer; then the disk is well again, and the
+ * clients that were told to wait are heard. */
+static void a_failing_disk_is_pressure_once_memory_is_full(void **state)
+{
+    (void)state;
+    struct test *test = make();
+    rig_pass(&test->rig, 1000, 50);
+    break_broker(test);
+    faulty_fail(&test->faulty, FAULTY_WRITE, 0, UINT64_MAX, "No space left on device");
+    while (take_one(test)) {
+        rig_pass(&test->rig, 10, 10);
+    }
+    assert_in_range(test->taken, WINDOW_MESSAGES, WINDOW_MESSAGES + 64 * 1024 / 250);
+    assert_true(outbox_counters(test->rig.outbox)->refused_count > 0);
+    rig_pass(&test->rig, 60000, 500);
+    assert_int_equal(test->accepted_count, 0);
+    assert_int_equal(test->room_count, 0);
+    uint64_t failures = outbox_spool_counters(test->rig.outbox)->write_failure_count;
+    assert_in_range(failures, 5, 10);
+    assert_int_equal(rig_log_count(&test->rig, "event=spool_write_failed"), failures);
+    assert_int_equal(rig_log_count(&test->rig, "reason=\"No space left on device\""), failures);
+    assert_int_equal(rig_log_count(&test->rig, "remedy=\"see to the disk"), failures);
+    faulty_heal(&test->faulty);
+    rig_pass(&test->rig, 31000, 500);
+    assert_int_equal(test->accepted_count, test->taken);
+    assert_int_equal(test->room_count, 1);
+    assert_true(take_one(test));
+    die(test, FAULTY_CUT_LOSES);
+    mend_broker(test);
+    finish(test);
+    assert_int_equal(test->queued_count, test->taken - 1);
     end(test);
 }
 
@@ -195,7 +268,9 @@ int main(void)
         cmocka_unit_test(the_next_start_sends_what_was_accepted),
         cmocka_unit_test(killed_again_and_again_while_it_drains),
         cmocka_unit_test(a_message_keeps_its_made_id_and_its_queue),
+        cmocka_unit_test(the_processors_word_on_what_an_earlier_start_sent),
         cmocka_unit_test(a_failing_disk_accepts_nothing_and_loses_nothing),
+        cmocka_unit_test(a_failing_disk_is_pressure_once_memory_is_full),
         cmocka_unit_test(what_is_secured_outlives_the_end),
         cmocka_unit_test(anything_may_happen),
     };

@@ -71,7 +71,9 @@ static void a_failed_write_is_not_told_as_synced(void **state)
     assert_true(spool_counters(rig->spool)->is_failing);
     assert_int_equal(spool_counters(rig->spool)->write_failure_count, 1);
     assert_int_equal(spool_rig_log_count(rig, "event=spool_write_failed"), 1);
-    assert_int_equal(spool_rig_log_count(rig, "reason=\"No space left on device\" messages=5 retry_ms=1000"), 1);
+    assert_int_equal(spool_rig_log_count(
+                         rig, "reason=\"No space left on device\" messages=5 retry_ms=1000 remedy=\"see to the disk"),
+                     1);
     assert_int_equal(spool_turn(rig->spool, rig->now_ms), rig->now_ms + 1000);
     pass(rig, 999);
     assert_int_equal(rig->synced_count, 5);

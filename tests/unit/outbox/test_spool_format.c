@@ -15,10 +15,13 @@
 /* The bytes, without files: a segment of a kilobyte, damaged in every way there is. */
 enum { SEGMENT_BYTES = 1536, PAYLOAD_MAX = 300, RECORDS_MAX = 64 };
 
+static const uint64_t SALT = 0x8877665544332211;
+
 struct segment {
     uint8_t bytes[SEGMENT_BYTES];
     size_t used_bytes;
     uint64_t first_sequence;
+    uint64_t salt;
     size_t count;
     struct {
         size_t offset;
@@ -40,6 +43,7 @@ static void add_message(struct segment *segment, uint64_t sequence, size_t paylo
         record[SPOOL_RECORD_HEADER_BYTES + at] = letter(sequence, at);
     }
     size_t bytes = spool_record_write(record, sequence, payload_bytes);
+    spool_record_bind(record, segment->salt);
     assert_int_equal(bytes, SPOOL_RECORD_BYTES(payload_bytes));
     segment->records[segment->count].offset = segment->used_bytes;
     segment->records[segment->count].bytes = bytes;
@@ -49,7 +53,7 @@ static void add_message(struct segment *segment, uint64_t sequence, size_t paylo
 
 static void add_mark(struct segment *segment, uint64_t released)
 {
-    spool_mark_write(segment->bytes + segment->used_bytes, released);
+    spool_mark_write(segment->bytes + segment->used_bytes, segment->salt, released);
     segment->records[segment->count].offset = segment->used_bytes;
     segment->records[segment->count].bytes = SPOOL_RECORD_HEADER_BYTES;
     segment->records[segment->count].is_mark = true;
@@ -57,16 +61,22 @@ static void add_mark(struct segment *segment, uint64_t released)
     segment->used_bytes += SPOOL_RECORD_HEADER_BYTES;
 }
 
-static struct segment begin(uint64_t first_sequence)
+static struct segment begin_with(uint64_t first_sequence, uint64_t salt)
 {
-    struct segment segment = {.used_bytes = SPOOL_SEGMENT_HEADER_BYTES, .first_sequence = first_sequence};
+    struct segment segment = {.used_bytes = SPOOL_SEGMENT_HEADER_BYTES, .first_sequence = first_sequence, .salt = salt};
     const struct spool_header header = {.version = SPOOL_VERSION,
                                         .segment_bytes = SEGMENT_BYTES,
                                         .number = 3,
                                         .first_sequence = first_sequence,
-                                        .released = first_sequence - 1};
+                                        .released = first_sequence - 1,
+                                        .salt = salt};
     spool_header_write(segment.bytes, &header);
     return segment;
+}
+
+static struct segment begin(uint64_t first_sequence)
+{
+    return begin_with(first_sequence, SALT);
 }
 
 /* Ten messages, of all lengths around a multiple of eight, and two marks. */
@@ -101,8 +111,9 @@ static struct found walk(const struct segment *segment, size_t piece_bytes, uint
     uint32_t offset = SPOOL_SEGMENT_HEADER_BYTES;
     uint8_t *piece = NULL; /* of exactly its bytes, so that a read beyond it is seen */
     size_t bytes = 0;
-    spool_scan_begin(&found.scan, SEGMENT_BYTES, PAYLOAD_MAX, segment->first_sequence, segment->first_sequence - 1,
-                     sequence_end);
+    const struct spool_header header = {
+        .first_sequence = segment->first_sequence, .released = segment->first_sequence - 1, .salt = segment->salt};
+    spool_scan_begin(&found.scan, SEGMENT_BYTES, PAYLOAD_MAX, &header, sequence_end);
     for (;;) {
         switch (spool_scan_next(&found.scan, offset, span_of(piece, bytes), &record)) {
         case SPOOL_FOUND_MESSAGE:
@@ -163,23 +174,27 @@ static void all_is_found(void **state)
 static void the_bytes_are_as_the_document_says(void **state)
 {
     (void)state;
-    static const uint8_t head[] = {'P', 'O', 'S', 'T', 'E', 'R', 'N', 0xFF, 1, 0, 0, 0, 0x00, 0x06, 0, 0, 3, 0, 0, 0,
-                                   0,   0,   0,   0,   7,   0,   0,   0,    0, 0, 0, 0, 6,    0,    0, 0, 0, 0, 0, 0};
-    static const uint8_t message[] = {0xFF, 'm', 's', 'g', 3, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0};
-    static const uint8_t mark[] = {0xFF, 'r', 'e', 'l', 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+    static const uint8_t head[] = {'P',  'O',  'S', 'T', 'E',  'R',  'N',  0xFF, 1,    0,    0,    0,
+                                   0x00, 0x06, 0,   0,   3,    0,    0,    0,    0,    0,    0,    0,
+                                   7,    0,    0,   0,   0,    0,    0,    0,    6,    0,    0,    0,
+                                   0,    0,    0,   0,   0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88};
+    static const uint8_t message[] = {0xFF, 'm', 's', 'g', 3,    0,    0,    0,    7,    0,    0,    0,
+                                      0,    0,   0,   0,   0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88};
+    static const uint8_t mark[] = {0xFF, 'r', 'e',  'l',  0,    0,    0,    0,    9,    0,    0, 0, 0, 0,
+                                   0,    0,   0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0, 0, 0, 0};
     struct segment segment = begin(7);
     add_message(&segment, 7, 3);
     add_mark(&segment, 9);
     assert_memory_equal(segment.bytes, head, sizeof head);
-    assert_true(spool_is_zero(segment.bytes + sizeof head, 20));
+    assert_true(spool_is_zero(segment.bytes + sizeof head, 12));
     assert_int_equal(load_u32(segment.bytes + 60), crc32c(span_of(segment.bytes, 60)));
     const uint8_t *record = segment.bytes + 64;
     assert_memory_equal(record, message, sizeof message);
-    assert_int_equal(load_u32(record + 16), crc32c(span_of(record + 24, 3)));
-    assert_int_equal(load_u32(record + 20), crc32c(span_of(record, 20)));
-    assert_true(spool_is_zero(record + 27, 5));
-    assert_memory_equal(record + 32, mark, sizeof mark);
-    assert_int_equal(load_u32(record + 52), crc32c(span_of(record + 32, 20)));
+    assert_int_equal(load_u32(record + 24), crc32c(span_of(record + 32, 3)));
+    assert_int_equal(load_u32(record + 28), crc32c(span_of(record, 28)));
+    assert_true(spool_is_zero(record + 35, 5));
+    assert_memory_equal(record + 40, mark, sizeof mark);
+    assert_int_equal(load_u32(record + 68), crc32c(span_of(record + 40, 28)));
     assert_int_equal(spool_record_sequence(record), 7);
     assert_int_equal(spool_record_payload(record).bytes, 3);
 }
@@ -237,13 +252,14 @@ static void other_headers(void **state)
     static const struct {
         struct spool_header header;
         enum spool_header_kind kind;
-    } cases[] = {{{1, SEGMENT_BYTES, 1, 1, 0}, SPOOL_HEADER_VALID},
-                 {{2, SEGMENT_BYTES, 1, 1, 0}, SPOOL_HEADER_OTHER_VERSION},
-                 {{1, SEGMENT_BYTES * 2, 1, 1, 0}, SPOOL_HEADER_OTHER_VERSION},
-                 {{1, SEGMENT_BYTES, 0, 1, 0}, SPOOL_HEADER_DAMAGED},
-                 {{1, SEGMENT_BYTES, 1, 0, 0}, SPOOL_HEADER_DAMAGED},
-                 {{1, SEGMENT_BYTES, 1, 5, 5}, SPOOL_HEADER_DAMAGED},
-                 {{1, SEGMENT_BYTES, 1, 6, 5}, SPOOL_HEADER_VALID}};
+    } cases[] = {{{1, SEGMENT_BYTES, 1, 1, 0, 1}, SPOOL_HEADER_VALID},
+                 {{2, SEGMENT_BYTES, 1, 1, 0, 1}, SPOOL_HEADER_OTHER_VERSION},
+                 {{1, SEGMENT_BYTES * 2, 1, 1, 0, 1}, SPOOL_HEADER_OTHER_VERSION},
+                 {{1, SEGMENT_BYTES, 0, 1, 0, 1}, SPOOL_HEADER_DAMAGED},
+                 {{1, SEGMENT_BYTES, 1, 0, 0, 1}, SPOOL_HEADER_DAMAGED},
+                 {{1, SEGMENT_BYTES, 1, 5, 5, 1}, SPOOL_HEADER_DAMAGED},
+                 {{1, SEGMENT_BYTES, 1, 6, 5, 0}, SPOOL_HEADER_DAMAGED},
+                 {{1, SEGMENT_BYTES, 1, 6, 5, 1}, SPOOL_HEADER_VALID}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         spool_header_write(bytes, &cases[i].header);
         assert_int_equal(spool_header_read(bytes, SEGMENT_BYTES, &header), cases[i].kind);
@@ -289,6 +305,38 @@ static void every_cut(void **state)
             }
         }
     }
+}
+
+/* What a power cut left of a use whose header never reached the disk has sequences that fit: it was written last. */
+static void an_earlier_use_is_no_part_of_this_one(void **state)
+{
+    (void)state;
+    struct segment earlier = begin_with(100, SALT + 1);
+    while (earlier.used_bytes + 64 < SEGMENT_BYTES) {
+        add_message(&earlier, 100 + earlier.count, 9 + earlier.count % 9);
+        if (earlier.count == 20) {
+            add_mark(&earlier, 140);
+        }
+    }
+    const struct segment whole = make(100);
+    for (size_t cut = SPOOL_SEGMENT_HEADER_BYTES; cut <= whole.used_bytes; cut += SPOOL_RECORD_ALIGN_BYTES) {
+        struct segment torn = whole;
+        memcpy(torn.bytes + cut, earlier.bytes + cut, SEGMENT_BYTES - cut);
+        struct found found = walk_whole(&torn);
+        assert_true(found.message_count <= 10 && found.mark < 140);
+        for (size_t i = 0; i < found.message_count; i++) {
+            assert_int_equal(found.sequences[i], 100 + i);
+        }
+        assert_int_equal(found.hole_count, 0);
+        torn.salt = 0; /* the segment's header is damaged: its first record says which use it is */
+        size_t count = found.message_count;
+        found = walk_whole(&torn);
+        assert_int_equal(found.message_count,
+                         cut < whole.records[0].bytes + SPOOL_SEGMENT_HEADER_BYTES ? found.message_count : count);
+    }
+    struct segment nobodys = begin_with(100, 0);
+    add_message(&nobodys, 100, 8);
+    assert_int_equal(walk_whole(&nobodys).message_count, 0);
 }
 
 /* A hole of any place and length: zeros, or noise. */
@@ -362,21 +410,21 @@ static void lengths_are_believed_only_within_bounds(void **state)
     struct found found = walk_whole(&segment);
     assert_int_equal(found.message_count, 2);
     assert_int_equal(found.too_long_count, 1);
-    static const uint32_t lengths[] = {0, SEGMENT_BYTES - 64 - 24 + 1, SPOOL_PAYLOAD_BYTES_MAX + 1, UINT32_MAX};
+    static const uint32_t lengths[] = {0, SEGMENT_BYTES - 64 - 32 + 1, SPOOL_PAYLOAD_BYTES_MAX + 1, UINT32_MAX};
     for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
         struct segment lying = begin(100);
         add_message(&lying, 100, 8);
         uint8_t *record = lying.bytes + 64;
         store_u32(record + 4, lengths[i]);
-        store_u32(record + 16, crc32c(span_of(NULL, 0)));
-        store_u32(record + 20, crc32c(span_of(record, 20)));
+        store_u32(record + 24, crc32c(span_of(NULL, 0)));
+        spool_record_bind(record, SALT);
         found = walk_whole(&lying);
         assert_int_equal(found.message_count + found.too_long_count, 0);
     }
     struct segment mark = begin(100);
     add_mark(&mark, 120);
     store_u32(mark.bytes + 68, 8);
-    store_u32(mark.bytes + 84, crc32c(span_of(mark.bytes + 64, 20)));
+    spool_record_bind(mark.bytes + 64, SALT);
     assert_int_equal(walk_whole(&mark).mark_count, 0);
 }
 
@@ -428,6 +476,7 @@ int main(void)
         cmocka_unit_test(every_flipped_bit_of_the_header),
         cmocka_unit_test(other_headers),
         cmocka_unit_test(every_cut),
+        cmocka_unit_test(an_earlier_use_is_no_part_of_this_one),
         cmocka_unit_test(every_hole),
         cmocka_unit_test(what_the_next_segment_has_is_left_to_it),
         cmocka_unit_test(sequences_only_rise),

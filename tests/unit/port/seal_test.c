@@ -112,7 +112,7 @@ static void grow_on_the_worker(struct port_job *job)
 
 static void grow_in_a_job(struct port *port)
 {
-    static struct port_job job = {grow_on_the_worker, NULL};
+    static struct port_job job = {.run = grow_on_the_worker, .context = NULL};
     (void)port->submit_job(port->context, &job);
     struct port_event event;
     for (int wait = 0; wait < 10 && port->finished_job(port->context) == NULL; wait++) {
@@ -139,7 +139,7 @@ static void do_nothing(struct port_job *job)
 /* Sockets, files, random bytes, jobs: what a loop goes on to do. */
 static void go_on(struct port *port)
 {
-    static struct port_job job = {do_nothing, NULL};
+    static struct port_job job = {.run = do_nothing, .context = NULL};
     struct port_address address;
     port_socket listener = PORT_NONE;
     port_socket client = PORT_NONE;

@@ -278,7 +278,7 @@ static void test_the_worker_may_use_it(void **state)
 {
     struct port *port = *state;
     struct task task = {.port = port, .written = PORT_FAILED, .synced = PORT_FAILED};
-    task.job = (struct port_job){run_on_storage, &task};
+    task.job = (struct port_job){.run = run_on_storage, .context = &task};
     assert_true(port->submit_job(port->context, &task.job));
     const struct port_job *back = NULL;
     while ((back = port->finished_job(port->context)) == NULL) {

@@ -50,7 +50,7 @@ static void test_a_job_runs_elsewhere_and_comes_back(void **state)
 {
     struct port *port = *state;
     struct task task = {.value = 12, .thread = pthread_self()};
-    task.job = (struct port_job){run_square, &task};
+    task.job = (struct port_job){.run = run_square, .context = &task};
     assert_null(port->finished_job(port->context));
     assert_true(port->submit_job(port->context, &task.job));
     assert_ptr_equal(wait_finished(port), &task.job);
@@ -75,7 +75,7 @@ static void test_no_more_jobs_than_promised_are_out(void **state)
     struct port *port = *state;
     struct port_job jobs[PORT_JOBS_MAX + 1];
     for (size_t i = 0; i <= PORT_JOBS_MAX; i++) {
-        jobs[i] = (struct port_job){run_behind_the_gate, NULL};
+        jobs[i] = (struct port_job){.run = run_behind_the_gate, .context = NULL};
     }
     atomic_store(&gate, 0);
     for (int round = 0; round < 3; round++) {
@@ -100,7 +100,7 @@ static void test_many_jobs_each_come_back_once_in_order(void **state)
     for (size_t back = 0; back < ROUNDS; back++) {
         while (submitted < ROUNDS && submitted < back + TASKS) {
             struct task *task = &tasks[submitted % TASKS];
-            task->job = (struct port_job){run_square, task};
+            task->job = (struct port_job){.run = run_square, .context = task};
             task->value = submitted;
             assert_true(port->submit_job(port->context, &task->job));
             submitted++;
@@ -110,6 +110,22 @@ static void test_many_jobs_each_come_back_once_in_order(void **state)
         assert_true(task->value == (uint64_t)back * back);
     }
     assert_null(port->finished_job(port->context));
+}
+
+/* A name that does not resolve takes its time; the disk does not wait for it. */
+static void test_one_lane_does_not_wait_for_the_other(void **state)
+{
+    struct port *port = *state;
+    struct port_job names = {.run = run_behind_the_gate, .lane = PORT_LANE_NAMES};
+    struct task task = {.value = 12};
+    task.job = (struct port_job){.run = run_square, .context = &task, .lane = PORT_LANE_STORAGE};
+    atomic_store(&gate, 0);
+    assert_true(port->submit_job(port->context, &names));
+    assert_true(port->submit_job(port->context, &task.job));
+    assert_ptr_equal(wait_finished(port), &task.job);
+    assert_null(port->finished_job(port->context));
+    atomic_store(&gate, 1);
+    assert_ptr_equal(wait_finished(port), &names);
 }
 
 static void run_deep(struct port_job *job)
@@ -130,7 +146,7 @@ static void test_the_stack_is_deep_enough(void **state)
 {
     struct port *port = *state;
     struct task task = {.value = 0};
-    task.job = (struct port_job){run_deep, &task};
+    task.job = (struct port_job){.run = run_deep, .context = &task, .lane = PORT_LANE_NAMES};
     assert_true(port->submit_job(port->context, &task.job));
     assert_ptr_equal(wait_finished(port), &task.job);
     assert_true(task.value == (uint64_t)160 * 1024 / 256 * (255 * 128));
@@ -149,7 +165,7 @@ static void run_resolve(struct port_job *job)
 static void resolve(struct port *port, struct task *task, const char *host)
 {
     *task = (struct task){.port = port, .host = host};
-    task->job = (struct port_job){run_resolve, task};
+    task->job = (struct port_job){.run = run_resolve, .context = task, .lane = PORT_LANE_NAMES};
     assert_true(port->submit_job(port->context, &task->job));
     assert_ptr_equal(wait_finished(port), &task->job);
 }
@@ -220,9 +236,9 @@ static void test_closing_does_not_wait_for_a_job_that_hangs(void **state)
 {
     struct port *port = *state;
     struct port_job *job = port->memory(port->context, sizeof *job);
-    *job = (struct port_job){run_late, NULL};
+    *job = (struct port_job){.run = run_late, .context = NULL};
     job->context = port->memory(port->context, 1);
-    struct port_job waiting = {run_late, job->context};
+    struct port_job waiting = {.run = run_late, .context = job->context};
     atomic_store(&gate, 0);
     atomic_store(&begun_count, 0);
     atomic_store(&late_count, 0);
@@ -235,7 +251,7 @@ static void test_closing_does_not_wait_for_a_job_that_hangs(void **state)
     assert_int_equal(open_port(state), 0); /* another is independent of it */
     port = *state;
     struct task task = {.value = 12};
-    task.job = (struct port_job){run_square, &task};
+    task.job = (struct port_job){.run = run_square, .context = &task};
     assert_true(port->submit_job(port->context, &task.job));
     assert_ptr_equal(wait_finished(port), &task.job);
     atomic_store(&gate, 1);
@@ -249,7 +265,7 @@ static void test_closing_waits_for_the_present_job(void **state)
     struct port *port = *state;
     struct port_job jobs[3];
     for (size_t i = 0; i < 3; i++) {
-        jobs[i] = (struct port_job){run_behind_the_gate, NULL};
+        jobs[i] = (struct port_job){.run = run_behind_the_gate, .context = NULL};
     }
     atomic_store(&gate, 1);
     for (size_t i = 0; i < 3; i++) {
@@ -269,6 +285,7 @@ int main(void)
         with_port(test_a_job_runs_elsewhere_and_comes_back),
         with_port(test_no_more_jobs_than_promised_are_out),
         with_port(test_many_jobs_each_come_back_once_in_order),
+        with_port(test_one_lane_does_not_wait_for_the_other),
         with_port(test_the_stack_is_deep_enough),
         with_port(test_names_become_addresses),
         with_port(test_what_is_no_name_is_told_on_the_workers_side_only),

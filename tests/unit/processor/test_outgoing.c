@@ -92,8 +92,8 @@ static bool letter(uint64_t tag)
 static void receipts_are_sent_again_after_a_lost_link(void **state)
 {
     (void)state;
-    outgoing_receipts(&test.outgoing, span_text("gateway.gw-1"), span_text("{\"receipts\":[1]}"));
-    outgoing_receipts(&test.outgoing, span_text("gateway.gw-2"), span_text("{\"receipts\":[2]}"));
+    outgoing_receipts(&test.outgoing, span_text("gateway.gw-1"), span_text("{\"receipts\":[1]}"), 1);
+    outgoing_receipts(&test.outgoing, span_text("gateway.gw-2"), span_text("{\"receipts\":[2]}"), 1);
     case_settle(&test.base);
     assert_int_equal(test.base.broker.publish_count, 2);
     fake_broker_ack(&test.base.broker, 1, false);
@@ -203,7 +203,7 @@ static void receipts_give_way_to_dead_letters(void **state)
     fake_broker_blocked(&test.base.broker, true);
     case_settle(&test.base);
     while (test.outgoing.dropped_count == 0) {
-        outgoing_receipts(&test.outgoing, span_text("gateway.gw-1"), span_of(body, sizeof body));
+        outgoing_receipts(&test.outgoing, span_text("gateway.gw-1"), span_of(body, sizeof body), 1);
     }
     assert_true(letter(41));
     case_settle(&test.base);

@@ -22,8 +22,9 @@ static struct {
     char first_body[2048]; /* cut */
 } test;
 
-static void on_send(void *context, struct span reply_to, struct span body)
+static void on_send(void *context, struct span reply_to, struct span body, size_t count)
 {
+    size_t found = 0;
     assert_ptr_equal(context, &test);
     assert_true(body.bytes <= RECEIPT_BATCH_BYTES);
     memcpy(test.last_reply_to, reply_to.data, reply_to.bytes);
@@ -40,7 +41,9 @@ static void on_send(void *context, struct span reply_to, struct span body)
         assert_int_equal(receipt.ref.bytes, reply_to.bytes);
         assert_memory_equal(receipt.ref.data, reply_to.data, reply_to.bytes);
         test.receipt_count++;
+        found++;
     }
+    assert_int_equal(found, count);
     assert_int_equal(read, RECEIPT_READ_END);
 }
 

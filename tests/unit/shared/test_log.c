@@ -20,6 +20,7 @@
 #include "log.h"
 #include "port.h"
 #include "port_posix.h"
+#include "utf8.h"
 
 static _Alignas(ARENA_ALIGN_BYTES) uint8_t memory[128 * 1024];
 static struct port machine; /* as it is */
@@ -660,8 +661,50 @@ static void measuring_takes_what_opening_takes(void **state)
     struct log_options chosen = options(1 << 20, 2);
     arena_measure(&arena);
     log_open(&log, &port, &arena, &chosen);
-    assert_int_equal(arena.used_bytes, LOG_BUFFER_BYTES_MAX);
+    assert_int_equal(arena.row_count, 2);
+    assert_int_equal(arena.rows[0].bytes, LOG_BUFFER_BYTES_MAX);
+    assert_int_equal(arena.rows[1].count, LOG_RECENT_LINES);
     assert_int_equal(file_bytes(path), -1);
+}
+
+static void the_latest_warnings_stay_in_memory(void **state)
+{
+    (void)state;
+    struct log log;
+    char long_text[LOG_RECENT_LINE_BYTES * 2];
+    open_log(&log, 1 << 20, 2);
+    log_event(&log, LOG_INFO, "usual");
+    assert_int_equal(log.recent_count, 0);
+    log_event(&log, LOG_WARN, "first", LOG_TEXT("cause", "a \"word\""));
+    log_event(&log, LOG_ERROR, "second");
+    log_event(&log, LOG_DEBUG, "off");
+    assert_int_equal(log.recent_count, 2);
+    struct span first = log_recent_line(&log, 0);
+    static const char end_of_first[] = "Z level=warn event=first cause=\"a \\\"word\\\"\"";
+    assert_memory_equal(first.data + first.bytes - (sizeof end_of_first - 1), end_of_first, sizeof end_of_first - 1);
+    for (uint64_t number = 0; number < LOG_RECENT_LINES; number++) {
+        log_event(&log, LOG_WARN, "again", LOG_U64("number", number));
+    }
+    assert_int_equal(log.recent_count, 2 + LOG_RECENT_LINES);
+    for (uint64_t number = 0; number < LOG_RECENT_LINES; number++) {
+        char end[32];
+        struct span line = log_recent_line(&log, 2 + number);
+        int bytes = snprintf(end, sizeof end, "event=again number=%u", (unsigned)number);
+        assert_memory_equal(line.data + line.bytes - bytes, end, (size_t)bytes);
+    }
+    // A line that is too long for its place is cut between characters.
+    for (size_t at = 0; at + 2 < sizeof long_text; at += 2) {
+        memcpy(long_text + at, "\xc3\xa9", 3);
+    }
+    log_event(&log, LOG_WARN, "long", LOG_TEXT("text", long_text));
+    struct span cut = log_recent_line(&log, 2 + LOG_RECENT_LINES);
+    assert_in_range(cut.bytes, LOG_RECENT_LINE_BYTES - 1, LOG_RECENT_LINE_BYTES);
+    assert_true(utf8_valid(cut));
+    assert_int_equal(log.line_counts[LOG_ERROR], 1);
+    assert_int_equal(log.line_counts[LOG_WARN], 2 + LOG_RECENT_LINES);
+    assert_int_equal(log.line_counts[LOG_INFO], 1);
+    assert_int_equal(log.line_counts[LOG_DEBUG], 0);
+    log_close(&log);
 }
 
 static char printed[256 * 1024];
@@ -771,6 +814,7 @@ int main(void)
         TEST(the_cap_holds_when_files_cannot_be_renamed),
         TEST(stdout_gets_the_same_lines),
         TEST(a_stdout_that_takes_nothing_stops_nothing),
+        TEST(the_latest_warnings_stay_in_memory),
         TEST(measuring_takes_what_opening_takes),
     };
     return cmocka_run_group_tests(tests, open_machine, close_machine);
