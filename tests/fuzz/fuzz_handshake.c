@@ -10,6 +10,7 @@
 #include "base64.h"
 #include "fuzz.h"
 #include "handshake.h"
+#include "http.h"
 #include "receipts.h"
 
 enum { LENGTH_UNIT_BYTES = 16, LENGTH_LEAST_BYTES = 64, STATUSES = 3 };
@@ -17,25 +18,25 @@ enum { LENGTH_UNIT_BYTES = 16, LENGTH_LEAST_BYTES = 64, STATUSES = 3 };
 /* ---- the scan ---- */
 
 struct verdict {
-    enum handshake_progress progress;
+    enum http_progress progress;
     size_t scanned_bytes;
 };
 
 static struct verdict scan_in(struct span stream, size_t header_bytes_max, struct fuzz_cuts cuts)
 {
     static uint8_t arrived[FUZZ_INPUT_BYTES_MAX];
-    struct handshake_scan scan = {0};
-    struct verdict verdict = {HANDSHAKE_MORE, 0};
+    struct http_scan scan = {0};
+    struct verdict verdict = {HTTP_MORE, 0};
     memset(arrived, '\n', sizeof arrived);
     size_t bytes = 0;
-    while (bytes < stream.bytes && verdict.progress == HANDSHAKE_MORE) {
+    while (bytes < stream.bytes && verdict.progress == HTTP_MORE) {
         size_t piece = fuzz_cut(&cuts, stream.bytes - bytes);
         memcpy(arrived + bytes, stream.data + bytes, piece);
         bytes += piece;
-        verdict.progress = handshake_scan(&scan, span_of(arrived, bytes), header_bytes_max);
+        verdict.progress = http_scan(&scan, span_of(arrived, bytes), header_bytes_max);
         verdict.scanned_bytes = scan.scanned_bytes;
         CHECK(scan.scanned_bytes <= header_bytes_max && scan.scanned_bytes <= bytes);
-        CHECK(verdict.progress != HANDSHAKE_MORE || scan.scanned_bytes == bytes);
+        CHECK(verdict.progress != HTTP_MORE || scan.scanned_bytes == bytes);
     }
     return verdict;
 }
@@ -177,8 +178,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     }
     size_t end = find_end(stream);
     bool is_whole = end > 0 && end <= header_bytes_max;
-    CHECK(is_whole == (whole.progress == HANDSHAKE_WHOLE) && (!is_whole || end == whole.scanned_bytes));
-    CHECK(whole.progress != HANDSHAKE_TOO_LONG || whole.scanned_bytes == header_bytes_max);
+    CHECK(is_whole == (whole.progress == HTTP_WHOLE) && (!is_whole || end == whole.scanned_bytes));
+    CHECK(whole.progress != HTTP_TOO_LONG || whole.scanned_bytes == header_bytes_max);
     if (is_whole) {
         check_header(span_of(stream.data, end));
     }

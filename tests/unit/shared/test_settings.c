@@ -507,22 +507,33 @@ static void the_template_is_made_from_the_table(void **state)
     }
 }
 
-static void the_readme_has_the_table(void **state)
+/* Compares what stands between two lines of a document with what was made. */
+static void expect_between(const char *name, const char *from, const char *to, const struct text *made)
+{
+    assert_false(made->truncated);
+    const char *start = strstr(read_source(name), from);
+    assert_non_null(start);
+    start += strlen(from);
+    const char *end = strstr(start, to);
+    assert_non_null(end);
+    if ((size_t)(end - start) != made->used_bytes || memcmp(start, made->data, made->used_bytes) != 0) {
+        fail_msg("%s differs from the table: put between its settings marks what settings_table prints", name);
+    }
+}
+
+static void the_documents_have_the_table(void **state)
 {
     (void)state;
     static char made[32 * 1024];
-    struct text text = text_in(made, sizeof made - 1);
+    struct text text = text_in(made, sizeof made);
     settings_markdown(&text);
-    assert_false(text.truncated);
-    made[text.used_bytes] = '\0';
-    const char *start = strstr(read_source("README.md"), "<!-- settings -->\n");
-    assert_non_null(start);
-    start += strlen("<!-- settings -->\n");
-    const char *end = strstr(start, "<!-- /settings -->");
-    assert_non_null(end);
-    if ((size_t)(end - start) != text.used_bytes || memcmp(start, made, text.used_bytes) != 0) {
-        fail_msg("README.md's table of settings differs: put there what settings_table markdown prints");
-    }
+    expect_between("doc/settings.md", "<!-- settings -->\n", "<!-- /settings -->", &text);
+    text = text_in(made, sizeof made);
+    settings_manual(&text, SETTINGS_GATEWAY);
+    expect_between("doc/man/postern-gateway.1", ".\\\" settings\n", ".\\\" /settings", &text);
+    text = text_in(made, sizeof made);
+    settings_manual(&text, SETTINGS_PROCESSOR);
+    expect_between("doc/man/postern-processor.1", ".\\\" settings\n", ".\\\" /settings", &text);
 }
 
 /* Every line of the template, with its # taken away, loads for both programs, and gives the defaults. */
@@ -535,8 +546,8 @@ static void the_template_loads(void **state)
     const char *at = read_source(".env.template");
     while (*at != '\0') {
         size_t line_bytes = strcspn(at, "\n");
-        bool setting = at[0] == '#' && at[1] >= 'A' && at[1] <= 'Z';
-        size_t skipped = setting ? 1 : 0;
+        size_t skipped = at[0] == '#' && at[1] >= 'A' && at[1] <= 'Z' ? 1 : 0;
+        bool setting = at[skipped] >= 'A' && at[skipped] <= 'Z';
         settings_count += setting ? 1 : 0;
         memcpy(env + bytes, at + skipped, line_bytes - skipped);
         bytes += line_bytes - skipped;
@@ -584,7 +595,7 @@ int main(void)
         cmocka_unit_test(what_is_printed_can_be_read_again),
         cmocka_unit_test(what_is_printed_has_its_quotes),
         cmocka_unit_test(the_template_is_made_from_the_table),
-        cmocka_unit_test(the_readme_has_the_table),
+        cmocka_unit_test(the_documents_have_the_table),
         cmocka_unit_test(the_template_loads),
     };
     return cmocka_run_group_tests(tests, open_guard, close_guard);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The memory table of `postern-gateway --plan`: the rows of an arena that measured, and what the program takes beside
- * it (product.md section 6). Memory: the caller's. Thread: any one, at start. */
-#ifndef POSTERN_GATEWAY_PLAN_H
-#define POSTERN_GATEWAY_PLAN_H
+/* The memory table of --plan: the rows of an arena that measured, and what the program takes beside it. Memory: the
+ * caller's. Thread: any one, at start. */
+#ifndef POSTERN_SHARED_PLAN_H
+#define POSTERN_SHARED_PLAN_H
 
 #include <stddef.h>
 
