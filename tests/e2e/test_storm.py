@@ -4,9 +4,11 @@
 import resource
 import select
 import socket
+import threading
 
+from admin import Metrics
 from clients import Client, RawClient
-from process import Failure, wait_until
+from process import Failure, free_port, wait_until
 
 WANTED = 10_000
 
@@ -120,6 +122,27 @@ def test_ten_thousand_clients_are_served(pipeline):
     for connection in connections:
         connection.close()
     bystander.wait_rounds(3)
+
+
+def test_metrics_are_answered_while_ten_thousand_connect(pipeline):
+    count = room_for_sockets()
+    gateway = pipeline.gateway(MAX_CONNECTIONS=str(count), LOG_LEVEL="info", ADMIN_PORT=free_port())
+    looks = []
+    done = threading.Event()
+
+    def look():
+        while not done.is_set():
+            looks.append(Metrics(gateway))
+    looker = threading.Thread(target=look, daemon=True)
+    looker.start()
+    connections = Storm(gateway).run(count)
+    done.set()
+    looker.join()
+    during = {seen["postern_connections"] for seen in looks}
+    assert len(during) > 5 and max(during) > 0, sorted(during)
+    assert Metrics(gateway)["postern_connections"] == count
+    for connection in connections:
+        connection.close()
 
 
 def test_memory_is_flat_through_five_thousand_connects(pipeline):
