@@ -189,7 +189,8 @@ static void send_piece(struct sim *sim, struct sim_link *link, struct sim_stream
         last->end = stream->written;
         last->due_ns = stream->last_due_ns;
     } else {
-        *piece_at(stream, stream->piece_count++) = (struct sim_piece){stream->written, stream->last_due_ns, known_bytes};
+        *piece_at(stream, stream->piece_count++) =
+            (struct sim_piece){stream->written, stream->last_due_ns, known_bytes};
     }
     schedule(sim, link, stream);
 }
@@ -512,6 +513,15 @@ static enum port_result send_bytes(void *context, port_socket socket, const void
     return PORT_OK;
 }
 
+/* A system that cannot be told (port.h): a link that was cut in silence stays so until the program ends it. */
+static void set_patience(void *context, port_socket socket, uint32_t patience_ms)
+{
+    struct sim *sim = context;
+    sim_enter(sim);
+    (void)near_link(sim, socket);
+    (void)patience_ms;
+}
+
 static void shutdown_send(void *context, port_socket socket)
 {
     struct sim *sim = context;
@@ -708,6 +718,7 @@ void sim_net_functions(struct port *port)
     port->connected = connected;
     port->receive = receive;
     port->send = send_bytes;
+    port->set_patience = set_patience;
     port->shutdown_send = shutdown_send;
     port->close_socket = close_socket;
     port->local_address = local_address;
