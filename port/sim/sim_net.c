@@ -189,8 +189,7 @@ static void send_piece(struct sim *sim, struct sim_link *link, struct sim_stream
         last->end = stream->written;
         last->due_ns = stream->last_due_ns;
     } else {
-        *piece_at(stream, stream->piece_count++) =
-            (struct sim_piece){stream->written, stream->last_due_ns, known_bytes};
+        *piece_at(stream, stream->piece_count++) = (struct sim_piece){stream->written, stream->last_due_ns, known_bytes};
     }
     schedule(sim, link, stream);
 }
