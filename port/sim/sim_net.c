@@ -512,6 +512,15 @@ static enum port_result send_bytes(void *context, port_socket socket, const void
     return PORT_OK;
 }
 
+/* A system that cannot be told (port.h): a link that was cut in silence stays so until the program ends it. */
+static void set_patience(void *context, port_socket socket, uint32_t patience_ms)
+{
+    struct sim *sim = context;
+    sim_enter(sim);
+    (void)near_link(sim, socket);
+    (void)patience_ms;
+}
+
 static void shutdown_send(void *context, port_socket socket)
 {
     struct sim *sim = context;
@@ -708,6 +717,7 @@ void sim_net_functions(struct port *port)
     port->connected = connected;
     port->receive = receive;
     port->send = send_bytes;
+    port->set_patience = set_patience;
     port->shutdown_send = shutdown_send;
     port->close_socket = close_socket;
     port->local_address = local_address;
