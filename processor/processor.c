@@ -356,6 +356,9 @@ static void give_back(struct processor *processor)
         processor->row_count = 0;
     }
     consumer_part(&processor->consumer, processor->now_ms);
+    /* A link that was down already has no loss to tell, and the batch that was at the store would stay. */
+    on_lost(processor);
+    drop_lost(processor);
 }
 
 /* ---- The loop ---- */

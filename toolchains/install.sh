@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Installs the Debian packages that a command needs and the machine lacks.
 #
-#   toolchains/install.sh build|run|test|load|cross|bench|compose|pictures|format ...
+#   toolchains/install.sh build|run|test|load|cross|bench|chaos|fuzz|compose|pictures|format ...
 #
 # dpkg is asked first, so that nothing happens where nothing is missing. Nothing that a package brings is started:
 # while packages are installed a policy-rc.d says no (one that is there already is left alone), PostgreSQL is told not
@@ -10,6 +10,7 @@
 set -eu
 
 build='gcc libc6-dev cmake ninja-build pkg-config libwolfssl-dev librabbitmq-dev libpq-dev libjsmn-dev libcmocka-dev'
+chaos='iproute2 nftables e2fsprogs mount'
 run="$build python3 rabbitmq-server postgresql alembic python3-psycopg2 python3-pika python3-websockets"
 load='python3-locust python3-websocket'
 pages='chromium chromium-driver python3-selenium fonts-dejavu-core prometheus python3-prometheus-client'
@@ -19,9 +20,11 @@ for group in "$@"; do
     build) packages="$packages $build" ;;
     run) packages="$packages $run" ;;
     bench) packages="$packages $run" ;;
+    chaos) packages="$packages $chaos" ;;
     load) packages="$packages $load" ;;
     pictures) packages="$packages $pages" ;;
-    test) packages="$packages $run $load $pages python3-pytest clang clang-tidy clang-format libclang-rt-14-dev llvm mandoc" ;;
+    test) packages="$packages $run $load $pages $chaos python3-pytest clang clang-tidy clang-format libclang-rt-14-dev llvm mandoc" ;;
+    fuzz) packages="$packages $build python3 clang libclang-rt-14-dev llvm" ;;
     cross) packages="$packages $build qemu-user-static" ;;
     compose) packages="$packages python3-pytest python3-websocket docker.io docker-compose iptables mmdebstrap" ;;
     aarch64) packages="$packages gcc-aarch64-linux-gnu" ;;

@@ -60,19 +60,20 @@ static void close_connection(struct gateway *gateway, struct connection_handle c
     connection_close(&gateway->server, connection, code, span_text(reason));
 }
 
-/* A send was refused: the client's own queue is full, or all chunks are lent to others who read slowly. */
-static void close_unsendable(struct gateway *gateway, struct connection_handle connection,
-                             const struct session *session)
+static void log_slow(struct gateway *gateway, struct connection_handle connection, const struct session *session,
+                     const char *cause, const char *remedy)
 {
-    uint32_t queued_bytes = connection_queued_bytes(&gateway->server, connection);
-    bool is_slow = queued_bytes >= gateway->settings->send_queue_bytes / 2;
-    log_event(&gateway->log, LOG_WARN, is_slow ? "client_slow" : "send_memory_full",
-              LOG_SPAN("client", session_client_id(session)), LOG_U64("queued_bytes", queued_bytes));
-    if (is_slow) {
-        close_connection(gateway, connection, FRAME_CLOSE_POLICY, "you do not read what is sent to you");
-    } else {
-        close_connection(gateway, connection, FRAME_CLOSE_TRY_AGAIN_LATER, "no memory left to send to you");
-    }
+    log_event(&gateway->log, LOG_WARN, "client_slow", LOG_SPAN("client", session_client_id(session)),
+              LOG_U64("queued_bytes", connection_queued_bytes(&gateway->server, connection)),
+              LOG_TEXT("cause", cause), LOG_TEXT("remedy", remedy));
+}
+
+/* A send was refused. */
+static void close_slow(struct gateway *gateway, struct connection_handle connection, const struct session *session)
+{
+    log_slow(gateway, connection, session, "it does not read, and as much waits for it as may wait",
+             "see why it does not read; SEND_QUEUE_BYTES is how much may wait");
+    close_connection(gateway, connection, FRAME_CLOSE_POLICY, "you do not read what is sent to you");
 }
 
 static enum connection_result send_span(struct gateway *gateway, struct connection_handle connection, struct span text)
@@ -89,7 +90,7 @@ bool clients_tell(struct gateway *gateway, const struct session *session, struct
     case CONNECTION_GONE:
         break;
     case CONNECTION_FULL:
-        close_unsendable(gateway, connection, session);
+        close_slow(gateway, connection, session);
         break;
     }
     return false;
@@ -384,7 +385,7 @@ static void send_ping(struct gateway *gateway, const struct session *session)
     }
     }
     if (result == CONNECTION_FULL) {
-        close_unsendable(gateway, connection, session);
+        close_slow(gateway, connection, session);
     }
 }
 
@@ -432,11 +433,40 @@ static const char *cause_name(enum connection_cause cause)
         return "lost";
     case CONNECTION_EVICTED:
         return "evicted";
+    case CONNECTION_SLOW:
+    case CONNECTION_HOARDING:
+        return "slow";
     case CONNECTION_CAUSE_COUNT:
         break;
     }
     CHECK(false);
     return "";
+}
+
+/* Why the server ended it by itself, where that can be helped. */
+static void log_remedy(struct gateway *gateway, struct connection_handle connection, const struct session *session,
+                       enum connection_cause cause)
+{
+    switch (cause) {
+    case CONNECTION_SLOW:
+        log_slow(gateway, connection, session, "it took nothing of what waits for it during HEARTBEAT_TIMEOUT",
+                 "see why it does not read; a longer HEARTBEAT_TIMEOUT gives it more time");
+        break;
+    case CONNECTION_HOARDING:
+        log_event(&gateway->log, LOG_WARN, "send_memory_full", LOG_SPAN("client", session_client_id(session)),
+                  LOG_U64("chunks", gateway->server.chunks.block_count),
+                  LOG_TEXT("cause", "the memory for what waits to be read was lent to clients that do not read, the most "
+                                    "of it to this one"),
+                  LOG_TEXT("remedy", "see why they do not read; a smaller SEND_QUEUE_BYTES lends less to each"));
+        break;
+    case CONNECTION_BY_PEER:
+    case CONNECTION_BY_OWNER:
+    case CONNECTION_BROKEN:
+    case CONNECTION_LOST:
+    case CONNECTION_EVICTED:
+    case CONNECTION_CAUSE_COUNT:
+        break;
+    }
 }
 
 static void on_closed(void *context, struct connection_handle connection, enum connection_cause cause, uint16_t code)
@@ -446,6 +476,7 @@ static void on_closed(void *context, struct connection_handle connection, enum c
     if (session == NULL) {
         return; // it was refused or taken over, and logged then
     }
+    log_remedy(gateway, connection, session, cause);
     log_event(&gateway->log, LOG_INFO, "client_closed", LOG_SPAN("client", session_client_id(session)),
               LOG_TEXT("cause", cause_name(cause)), LOG_U64("code", code), LOG_U64("messages", session->message_count),
               LOG_U64("clients", gateway->sessions.count - 1));

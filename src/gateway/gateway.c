@@ -177,6 +177,7 @@ static void init_server(struct gateway *gateway, struct arena *arena)
         .chunk_bytes = GATEWAY_CHUNK_BYTES,
         .send_queue_bytes = settings->send_queue_bytes,
         .handshake_timeout_ms = settings->handshake_timeout_ms,
+        .stall_timeout_ms = (uint32_t)gateway->heartbeat.timeout_ms,
         .patience_ms = (uint32_t)(gateway->heartbeat.interval_ms + gateway->heartbeat.timeout_ms),
     };
     server_init(&gateway->server, arena, &options, &clients_handler, gateway, gateway->now_ms);

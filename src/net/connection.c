@@ -33,6 +33,7 @@ void connection_table_init(struct server *server)
 {
     list_clear(&server->vacant);
     list_clear(&server->silent);
+    list_clear(&server->stalled);
     list_clear(&server->waiting);
     list_clear(&server->partial);
     list_clear(&server->ending);

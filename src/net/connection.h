@@ -39,7 +39,8 @@ enum {
     CONNECTION_PEER_ENDED = 1 << 11,
     CONNECTION_SEND_FAILED = 1 << 12, /* seen while a handler ran; acted upon in server_flush */
     CONNECTION_PEER_V6 = 1 << 13,
-    CONNECTION_SILENT = 1 << 14 /* in the silent list */
+    CONNECTION_SILENT = 1 << 14, /* in the silent list */
+    CONNECTION_STALLED = 1 << 15 /* in the stalled list: bytes wait, and its socket takes none */
 };
 
 #define CONNECTION_NONE UINT32_MAX /* no record, no chunk, no buffer */
@@ -150,6 +151,11 @@ void buffer_return(struct server *server, struct connection *connection);
 bool send_queue_frame(struct server *server, struct connection *connection, enum frame_opcode opcode,
                       const struct span *parts, size_t part_count, bool is_last_word);
 bool send_queue_plain(struct server *server, struct connection *connection, struct span bytes);
+/* Answers a ping. To a peer that does not read, only the latest is answered (RFC 6455 section 5.5.3); so pongs are not
+ * counted into send_queue_bytes. */
+void send_queue_pong(struct server *server, struct connection *connection, struct span payload);
+/* Ends those whose sockets took nothing for stall_timeout_ms: called when stall_timer is due. */
+void send_queue_check_stalled(struct server *server);
 /* Sends what the socket takes. False: the connection is lost. */
 bool send_queue_push(struct server *server, struct connection *connection);
 void send_queue_drop(struct server *server, struct connection *connection);
@@ -168,6 +174,8 @@ void closing_finish(struct server *server, struct connection *connection, enum c
 void closing_linger(struct server *server, struct connection *connection);
 /* The peer ended its stream. */
 void closing_peer_ended(struct server *server, struct connection *connection);
+/* All chunks are lent, and the most to this one: its stream ends in the middle, without a word. */
+void closing_cut_off(struct server *server, struct connection *connection);
 /* The stream is dead, or its time is up. */
 void closing_kill(struct server *server, struct connection *connection);
 

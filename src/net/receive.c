@@ -118,10 +118,8 @@ static void hold(struct server *server, struct connection *connection, const str
 
 static void answer_ping(struct server *server, struct connection *connection, const struct message_event *ping)
 {
-    struct span payload = span_of(ping->data, ping->bytes);
     server->counters.pings_received++;
-    /* A peer that does not read its pongs may miss some (RFC 6455 section 5.5.3). */
-    (void)send_queue_frame(server, connection, FRAME_PONG, &payload, 1, false);
+    send_queue_pong(server, connection, span_of(ping->data, ping->bytes));
 }
 
 /* Handles input that lies outside the connection's buffer. */

@@ -16,6 +16,7 @@ enum {
     DEFAULT_ACCEPT_MAX = 64,
     DEFAULT_HANDSHAKE_TIMEOUT_MS = 10000,
     DEFAULT_CLOSE_TIMEOUT_MS = 2000,
+    DEFAULT_STALL_TIMEOUT_MS = 10000,
     CHUNK_BYTES_MIN = 512, /* an HTTP answer or a close frame fits into one */
     ACCEPT_PAUSE_MS = 100,
     WHEEL_SLOTS = 1024,
@@ -32,7 +33,8 @@ static void set_defaults(struct server_options *options)
                     {&options->chunk_bytes, DEFAULT_CHUNK_BYTES},
                     {&options->accept_max, DEFAULT_ACCEPT_MAX},
                     {&options->handshake_timeout_ms, DEFAULT_HANDSHAKE_TIMEOUT_MS},
-                    {&options->close_timeout_ms, DEFAULT_CLOSE_TIMEOUT_MS}};
+                    {&options->close_timeout_ms, DEFAULT_CLOSE_TIMEOUT_MS},
+                    {&options->stall_timeout_ms, DEFAULT_STALL_TIMEOUT_MS}};
     for (size_t index = 0; index < sizeof defaults / sizeof defaults[0]; index++) {
         if (*defaults[index].option == 0) {
             *defaults[index].option = defaults[index].value;
@@ -315,6 +317,8 @@ void server_tick(struct server *server, uint64_t now_ms)
     for (; timer != NULL; timer = timer_wheel_expired(&server->wheel, now_ms)) {
         if (timer == &server->accept_timer) {
             resume_accepting(server);
+        } else if (timer == &server->stall_timer) {
+            send_queue_check_stalled(server);
         } else {
             on_due(server, TIMER_OWNER(timer, struct connection, timer));
         }
@@ -350,6 +354,9 @@ static void settle(struct server *server, struct connection *connection)
     }
     if (connection->state >= CONNECTION_CLOSING) {
         buffer_return(server, connection);
+    }
+    if (connection_has(connection, CONNECTION_DIRTY)) {
+        return; /* it was cut off by what its own on_closed wrote to others: it comes up again */
     }
     if (connection->state == CONNECTION_DEAD) {
         connection_give(server, connection);

@@ -36,6 +36,10 @@
  * 408 in its handshake, and its buffer changes hands: so slow senders cannot starve the others. With buffer_count =
  * connection_max this never happens.
  *
+ * Peers that do not read. What waits for one is bounded by send_queue_bytes (and one pong) and by time: when its socket
+ * took nothing for stall_timeout_ms, it is closed with 1008. When all chunks are lent, the one for which the most waits
+ * is cut off, not the one who happens to be written to. So who does not read harms nobody else.
+ *
  * A full table. When all records are in use and somebody waits at the door, those closing for longest whose last bytes
  * are sent end without their peer's answer; when there is none, the one that has been in its handshake for longest is
  * answered 408, unless its request turns out to be there. So a crowd that has to be refused is refused at the pace of
@@ -79,9 +83,9 @@ enum {
 
 enum connection_result {
     CONNECTION_OK,
-    CONNECTION_FULL, /* the peer does not read: send_queue_bytes are waiting, or all chunks are lent, although what
-                      * could be sent was sent just now. Nothing of it was queued. The owner closes the connection, or
-                      * drops what it wanted to say */
+    CONNECTION_FULL, /* the peer does not read: send_queue_bytes are waiting, or all chunks are lent and the most of
+                      * them to this one, although what could be sent was sent just now. Nothing of it was queued. The
+                      * owner closes the connection, or drops what it wanted to say */
     CONNECTION_GONE  /* closed, closing, or never was; on_closed has come or is about to */
 };
 
@@ -92,6 +96,9 @@ enum connection_cause {
     CONNECTION_BROKEN,   /* the peer broke the protocol; code: 1002, 1007 or 1009, sent to it */
     CONNECTION_LOST,     /* the stream ended or failed without a close frame; code: 1006 */
     CONNECTION_EVICTED,  /* its buffer was needed elsewhere; code: 1013, sent to it */
+    CONNECTION_SLOW,     /* its socket took nothing for stall_timeout_ms; code: 1008, queued behind what it did not read */
+    CONNECTION_HOARDING, /* all chunks were lent, the most of them to it, and it did not read; code: 1008, which it could
+                          * not be sent */
     CONNECTION_CAUSE_COUNT
 };
 
@@ -145,6 +152,7 @@ struct server_options {
     uint32_t send_queue_bytes;     /* per connection; its frames' headers count */
     uint32_t accept_max;           /* connections a turn, 0: 64 */
     uint32_t handshake_timeout_ms; /* 0: 10000 */
+    uint32_t stall_timeout_ms;     /* for a socket to take something of what waits, 0: 10000 */
     uint32_t patience_ms;          /* for a peer's machine to take what was sent (port.h), 0: as the system has it */
     uint32_t close_timeout_ms;     /* for the peer's close frame after ours, and again for its end of stream, 0: 2000 */
 };
@@ -192,11 +200,13 @@ struct server {
     struct pool chunks;
     struct timer_wheel wheel;
     struct timer_node accept_timer; /* until accepting is tried again */
+    struct timer_node stall_timer;  /* scheduled while some are stalled, for the first of them at the latest */
     struct server_list vacant;
     struct server_list silent;  /* in their handshake, of which nothing is kept yet, longest first */
     struct server_list waiting; /* under pressure, in order */
     struct server_list partial; /* holders of a buffer that may be evicted, longest first */
     struct server_list ending;  /* closing, longest first */
+    struct server_list stalled; /* by first chunk: bytes wait and the socket takes none, longest first (send_queue.c) */
     struct server_list dirty;   /* something is to be done in server_flush */
     uint8_t *read_scratch;
     uint8_t *send_scratch;

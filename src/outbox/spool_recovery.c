@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* Method: first all headers are read, which gives the order of the segments; then the segments, the newest first, so
- * that the release marks in it tell which older ones need no reading. Up to there nothing is changed, and the start can
- * be refused. Then missing files are made, and writing goes on behind what was found. */
+ * that the release marks in it tell which older ones need no reading. Those whose header is damaged come last, because
+ * nobody knows their number: one may be what a failed write left, and then its messages, or some of them, were written
+ * again elsewhere. Of such a segment counts what no other one has. Up to there nothing is changed, and the start can be
+ * refused. Then missing files are made, and writing goes on behind what was found. */
 #include "arena.h"
 #include "check.h"
 #include "log.h"
+#include "number.h"
 #include "spool_inside.h"
 #include "text.h"
 
@@ -146,13 +149,34 @@ struct walk {
     uint64_t missing_count;
     uint64_t too_long_bytes;
     size_t unreadable_bytes;
+    bool is_rest; /* of a segment with a damaged header: what others have is passed over */
     struct spool_scan scan;
 };
+
+static bool is_elsewhere(const struct spool *spool, uint64_t sequence)
+{
+    for (uint32_t index = 0; index < spool->segment_end; index++) {
+        const struct spool_segment *segment = &spool->segments[index];
+        if (segment->state == SPOOL_SEGMENT_KEPT && !segment->is_header_damaged &&
+            segment->first_sequence <= sequence && sequence <= segment->last_sequence) {
+            return true;
+        }
+    }
+    return false;
+}
 
 static void note_message(struct recovery *recovery, struct walk *walk, const struct spool_record *record)
 {
     struct spool *spool = recovery->spool;
     uint64_t expected = walk->last_sequence + 1;
+    if (walk->is_rest && is_elsewhere(spool, record->sequence)) {
+        if (walk->first_sequence == 0) {
+            walk->last_sequence = record->sequence;
+        } else {
+            walk->scan.sequence_end = record->sequence;
+        }
+        return;
+    }
     if (walk->first_sequence == 0) {
         walk->first_sequence = record->sequence;
     }
@@ -167,13 +191,13 @@ static void note_message(struct recovery *recovery, struct walk *walk, const str
 }
 
 static void walk_segment(struct recovery *recovery, const struct segment_file *opened,
-                         const struct spool_header *header, uint64_t sequence_end, struct walk *walk)
+                         const struct spool_header *header, uint64_t sequence_end, bool is_rest, struct walk *walk)
 {
     struct spool *spool = recovery->spool;
     uint32_t segment_bytes = spool->options.segment_bytes;
     uint32_t offset = SPOOL_SEGMENT_HEADER_BYTES;
     size_t bytes = 0;
-    *walk = (struct walk){.last_sequence = header->first_sequence - 1};
+    *walk = (struct walk){.last_sequence = header->first_sequence - 1, .is_rest = is_rest};
     spool_scan_begin(&walk->scan, segment_bytes, (uint32_t)spool->options.payload_bytes_max, header, sequence_end);
     for (;;) {
         struct spool_record record;
@@ -221,7 +245,7 @@ static void find_sequences(struct recovery *recovery, uint32_t index, const stru
     struct walk walk;
     log_event(spool->log, LOG_WARN, "spool_header_damaged", LOG_U64("segment", index));
     const struct spool_header unknown = {.first_sequence = 1, .released = 0};
-    walk_segment(recovery, opened, &unknown, UINT64_MAX, &walk);
+    walk_segment(recovery, opened, &unknown, UINT64_MAX, false, &walk);
     segment->is_header_damaged = true;
     segment->first_sequence = walk.first_sequence;
     segment->salt = walk.scan.salt;
@@ -306,13 +330,14 @@ static bool is_before(const struct spool *spool, uint32_t a, uint32_t b)
     return left->number != right->number ? left->number < right->number : a < b;
 }
 
-/* Of the kept segments, the last one that stands before `before`; of those with the same first sequence the one with
- * the higher number is later. */
-static uint32_t find_before(const struct spool *spool, uint32_t before)
+/* Of the kept segments with a good header, or with a damaged one, the last one that stands before `before`; of those
+ * with the same first sequence the one with the higher number is later. */
+static uint32_t find_before(const struct spool *spool, uint32_t before, bool is_header_damaged)
 {
     uint32_t found = SPOOL_NO_SEGMENT;
     for (uint32_t index = 0; index < spool->segment_end; index++) {
-        if (spool->segments[index].state == SPOOL_SEGMENT_KEPT && index != before &&
+        const struct spool_segment *segment = &spool->segments[index];
+        if (segment->state == SPOOL_SEGMENT_KEPT && segment->is_header_damaged == is_header_damaged && index != before &&
             (before == SPOOL_NO_SEGMENT || is_before(spool, index, before)) &&
             (found == SPOOL_NO_SEGMENT || is_before(spool, found, index))) {
             found = index;
@@ -353,7 +378,7 @@ static bool read_segment(struct recovery *recovery, uint32_t index, uint64_t seq
         read_part(spool, &opened, 0, SPOOL_SEGMENT_HEADER_BYTES, &unreadable_bytes);
         (void)spool_header_read(spool->read.buffer, spool->options.segment_bytes, &header);
     }
-    walk_segment(recovery, &opened, &header, sequence_end, &walk);
+    walk_segment(recovery, &opened, &header, sequence_end, segment->is_header_damaged, &walk);
     spool->port->close_file(spool->port->context, opened.file);
     if (walk.too_long_bytes > 0) {
         text_string(recovery->error, "a message of ");
@@ -361,21 +386,37 @@ static bool read_segment(struct recovery *recovery, uint32_t index, uint64_t seq
         text_string(recovery->error, " bytes stands in it, which is more than MAX_MESSAGE_BYTES allows for");
         return false;
     }
-    segment->last_sequence = walk.last_sequence;
+    if (walk.first_sequence != 0) {
+        segment->last_sequence = walk.last_sequence;
+    }
     segment->end_offset = walk.scan.tail_offset;
     recovery->message_count += walk.message_count;
     tell_findings(recovery, index, &walk);
     return true;
 }
 
-static bool read_segments(struct recovery *recovery)
+/* Of a segment with a damaged header: what stands behind the beginning of a later one is from an earlier use. */
+static uint64_t find_end(const struct spool *spool, uint32_t index)
+{
+    uint64_t end = UINT64_MAX;
+    for (uint32_t other = 0; other < spool->segment_end; other++) {
+        const struct spool_segment *segment = &spool->segments[other];
+        if (segment->state == SPOOL_SEGMENT_KEPT && segment->first_sequence > spool->segments[index].first_sequence) {
+            end = number_smaller(end, segment->first_sequence);
+        }
+    }
+    return end;
+}
+
+/* Those with a good header, or those with a damaged one. `last_sequence` becomes the last that was found. */
+static bool read_some(struct recovery *recovery, bool is_header_damaged, uint64_t *last_sequence)
 {
     struct spool *spool = recovery->spool;
     uint64_t sequence_end = UINT64_MAX;
-    uint64_t last_sequence = spool->released_sequence;
-    recovery->newest_index = find_before(spool, SPOOL_NO_SEGMENT);
-    for (uint32_t index = recovery->newest_index; index != SPOOL_NO_SEGMENT; index = find_before(spool, index)) {
+    for (uint32_t index = find_before(spool, SPOOL_NO_SEGMENT, is_header_damaged); index != SPOOL_NO_SEGMENT;
+         index = find_before(spool, index, is_header_damaged)) {
         struct spool_segment *segment = &spool->segments[index];
+        sequence_end = is_header_damaged ? find_end(spool, index) : sequence_end;
         if (sequence_end > spool->released_sequence + 1) {
             if (!read_segment(recovery, index, sequence_end)) {
                 return false;
@@ -383,15 +424,24 @@ static bool read_segments(struct recovery *recovery)
         } else {
             segment->last_sequence = segment->first_sequence - 1; /* all released: not read */
         }
-        last_sequence = segment->last_sequence > last_sequence ? segment->last_sequence : last_sequence;
+        *last_sequence = number_larger(*last_sequence, segment->last_sequence);
         sequence_end = segment->first_sequence;
         if (segment->number >= spool->next_number) {
             spool->next_number = segment->number + 1;
         }
     }
-    if (spool->released_sequence > last_sequence) {
-        last_sequence = spool->released_sequence;
+    return true;
+}
+
+static bool read_segments(struct recovery *recovery)
+{
+    struct spool *spool = recovery->spool;
+    uint64_t last_sequence = spool->released_sequence;
+    recovery->newest_index = find_before(spool, SPOOL_NO_SEGMENT, false);
+    if (!read_some(recovery, false, &last_sequence) || !read_some(recovery, true, &last_sequence)) {
+        return false;
     }
+    last_sequence = number_larger(last_sequence, spool->released_sequence);
     spool->gap_sequence = last_sequence + 1;
     spool->own_sequence =
         spool->gap_sequence + recovery->alien_count * (spool->options.segment_bytes / RECORD_BYTES_MIN);
@@ -493,7 +543,8 @@ static void sort_out(struct recovery *recovery)
     if (newest != SPOOL_NO_SEGMENT) {
         const struct spool_segment *segment = &spool->segments[newest];
         spool->last_index = newest < spool->segment_count ? newest : spool->last_index;
-        if (segment->state == SPOOL_SEGMENT_KEPT && newest < spool->segment_count && !segment->is_header_damaged) {
+        bool is_last = segment->last_sequence + 1 == spool->gap_sequence; /* else one with a damaged header is */
+        if (segment->state == SPOOL_SEGMENT_KEPT && newest < spool->segment_count && is_last) {
             spool_set_state(spool, newest, SPOOL_SEGMENT_WRITTEN);
             spool->written_index = newest;
         }

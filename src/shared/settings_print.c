@@ -79,15 +79,39 @@ void settings_mask_url(struct text *out, struct span url)
     }
 }
 
+/* A value (which holds no control characters) as it stands in .env: in quotes where it would not come through without.
+ */
+static void write_value(struct text *out, const char *value)
+{
+    if (strpbrk(value, " #$'\"\\") == NULL) {
+        text_string(out, value);
+    } else if (strchr(value, '\'') == NULL) {
+        text_char(out, '\'');
+        text_string(out, value);
+        text_char(out, '\'');
+    } else {
+        text_char(out, '"');
+        for (; *value != '\0'; value++) {
+            text_string(out, *value == '"' || *value == '\\' || *value == '$' ? "\\" : "");
+            text_char(out, *value);
+        }
+        text_char(out, '"');
+    }
+}
+
 static void write_text(struct text *out, const struct setting *row, const char *value)
 {
+    char masked_memory[2 * SETTINGS_TEXT_BYTES_MAX + 1];
+    struct text masked = text_in(masked_memory, sizeof masked_memory - 1);
     if (row->secret) {
-        text_string(out, "***");
+        text_string(&masked, "***");
     } else if (row->type == SETTING_BROKERS || row->type == SETTING_DATABASE) {
-        settings_mask_url(out, span_text(value));
+        settings_mask_url(&masked, span_text(value));
     } else {
-        text_string(out, value);
+        text_string(&masked, value);
     }
+    masked_memory[masked.used_bytes] = '\0';
+    write_value(out, masked_memory);
 }
 
 static void write_effective(struct text *out, const struct settings *settings, const struct setting *row)
@@ -170,12 +194,6 @@ static bool begins_group(size_t index)
     return index == 0 || settings_table[index].programs != settings_table[index - 1].programs;
 }
 
-/* Whether a value would not come through as it is without quotes. */
-static bool needs_quotes(const char *value)
-{
-    return strpbrk(value, " #$'\"\\") != NULL;
-}
-
 /* The line above a setting's own: its range, and what its default is. */
 static void template_note(struct text *out, const struct setting *row)
 {
@@ -201,9 +219,9 @@ static void template_line(struct text *out, const struct setting *row)
         text_char(out, '#');
     }
     text_string(out, row->name);
-    text_string(out, needs_quotes(value) ? "='" : "=");
-    text_string(out, value);
-    text_string(out, needs_quotes(value) ? "'\n" : "\n");
+    text_char(out, '=');
+    write_value(out, value);
+    text_char(out, '\n');
 }
 
 void settings_template(struct text *out)

@@ -147,8 +147,8 @@ const struct setting settings_table[] = {
     {.name = "SPOOL_MAX_BYTES",
      BYTES(spool_max_bytes, "64M", 0, 4 * GIB),
      .programs = SETTINGS_GATEWAY,
-     .help = "How much of the disk these messages may take, reserved at start; 0 keeps them in memory alone, and then "
-             "they do not outlive the gateway."},
+     .help = "How much of the disk these messages may take, reserved at start (--plan says how long an outage that "
+             "covers); 0 keeps them in memory alone, and then they do not outlive the gateway."},
     {.name = "SPOOL_FULL",
      CHOICE(spool_full, "busy", "busy|drop-oldest"),
      .programs = SETTINGS_GATEWAY,

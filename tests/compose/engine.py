@@ -16,6 +16,7 @@ RabbitMQ and PostgreSQL."""
 import fcntl
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -158,6 +159,7 @@ class Project:
             os.chown(path, self.OWNER, self.OWNER, follow_symlinks=False)
         self.environment = {**engine.environment, "COMPOSE_FILE": "docker-compose.yml:tests/compose/override.yml"}
         self.name = f"postern-{os.urandom(3).hex()}"
+        self.ran = set()  # documented commands
         self.port, self.management_port, self.locust_port = free_port(), free_port(), free_port()
 
     def make_env(self, **settings):
@@ -180,6 +182,14 @@ class Project:
 
     def compose(self, *words, check=True, timeout_s=900):
         return run(["docker-compose", "--ansi=never", *words], self.environment, self.folder, check, timeout_s)
+
+    def documented(self, command, check=True):
+        """Runs a command as it stands in the documents; only that there is no terminal to attach to."""
+        words = shlex.split(command)
+        assert words[0] == "docker-compose", command
+        self.ran.add(tuple(words))
+        return self.compose(*(word for each in words[1:] for word in ((each, "-T") if each == "exec" else (each,))),
+                            check=check)
 
     def up(self, *words, check=True):
         return self.compose("up", "-d", *words, check=check)

@@ -7,6 +7,8 @@ takes it on from there."""
 import http.client
 import json
 import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -16,7 +18,7 @@ from base64 import b64encode
 
 import pytest
 from clients import Client
-from engine import BASE, Engine, Project, missing
+from engine import BASE, ROOT, Engine, Project, missing, run
 from process import Failure, wait_until
 
 IMAGES = ("gateway", "processor", "prepare", "migrate", "locust")
@@ -70,8 +72,8 @@ def http_get(port, path, login=None):
         connection.close()
 
 
-def ensure_up(project, *words):
-    project.up(*words)
+def ensure_up(project):
+    project.documented("docker-compose up -d")
     project.wait_healthy("rabbitmq", "postgres", "gateway")
 
 
@@ -87,7 +89,7 @@ def test_a_start_without_env_is_one_line_that_says_what_to_do(project):
 
 def test_the_images_are_built(project, engine):
     project.make_env(RABBITMQ_DEFAULT_PASS=SECRET, POSTGRES_PASSWORD=SECRET)
-    project.compose("build", timeout_s=1500)
+    project.documented("docker-compose build")
     base = int(engine.docker("image", "inspect", "--format={{.Size}}", BASE).stdout)
     for name in IMAGES:
         size, user = engine.docker("image", "inspect", "--format={{.Size}} {{.Config.User}}",
@@ -133,6 +135,9 @@ def test_up(project):
     assert receipt == {"type": "receipt", "seq": 1, "id": "m1", "status": "stored"}
     assert project.sql("SELECT client_id, message_id, content, status, gateway FROM messages") == [
         ["dev-7", "m1", '{"temperature": 21.5}', "stored", "gateway"]]
+    assert "dev-7" in project.documented(
+        "docker-compose exec postgres psql -U postern postern -c 'SELECT * FROM messages'").stdout
+    assert "(healthy)" in project.documented("docker-compose ps").stdout
 
 
 def test_pages(project):
@@ -201,7 +206,7 @@ def test_a_gateway_that_dies_is_restarted_and_loses_nothing(project):
 
 def test_several_processors(project):
     """Each consumes, and each has a log file of its own on the host."""
-    ensure_up(project, "--scale", "processor=3")
+    project.documented("docker-compose up -d --scale processor=3")
     folder = project.folder / "message_processor" / "logs"
     names = ["message_processor.log", "message_processor-2.log", "message_processor-3.log"]
     wait_until(lambda: all((folder / name).exists() for name in names), 60, "three logs")
@@ -213,13 +218,13 @@ def test_several_processors(project):
         for _ in range(300):
             client.expect(status="stored")
     assert project.sql("SELECT count(*) FROM messages WHERE client_id = 'scaled'") == [["300"]]
-    ensure_up(project, "--scale", "processor=1")
+    project.up("--scale", "processor=1")
     assert len(project.containers("processor")) == 1
 
 
 def test_down_and_up_keep_what_the_volumes_hold(project):
     before = project.sql("SELECT count(*) FROM messages")
-    project.down()
+    project.documented("docker-compose down")
     ensure_up(project)
     assert project.sql("SELECT count(*) FROM messages") == before
     with Client(project.url("dev-7")) as client:
@@ -279,9 +284,9 @@ def test_a_database_of_others_is_one_line_and_ends_the_start(project, before, sa
 
 
 def test_a_wrong_password_is_one_line_and_ends_the_start(project):
-    """Of both servers, whose volumes keep what they were made with. The right ones, and all is well."""
+    """Of both servers, whose volumes keep what they were made with. Once they are told the new ones, all is well."""
     project.compose("rm", "-sf", "prepare", "migrate", "gateway", "processor", "locust")
-    project.make_env(RABBITMQ_DEFAULT_PASS="new-one", POSTGRES_PASSWORD="new-one")
+    project.make_env(RABBITMQ_DEFAULT_PASS="NEW", POSTGRES_PASSWORD="NEW")
     done = project.up(check=False)
     assert done.returncode != 0
     told = project.logs("prepare")
@@ -289,10 +294,40 @@ def test_a_wrong_password_is_one_line_and_ends_the_start(project):
     told = [line for line in project.logs("migrate") if not line.startswith("INFO ")]
     assert len(told) == 1 and "password authentication failed" in told[0] and "POSTGRES_PASSWORD" in told[0], told
     assert not project.containers("gateway") and not project.containers("processor")
-    project.make_env(RABBITMQ_DEFAULT_PASS=SECRET, POSTGRES_PASSWORD=SECRET)
+    project.documented("docker-compose exec rabbitmq rabbitmqctl change_password postern NEW")
+    project.documented(
+        "docker-compose exec postgres psql -U postern postern -c \"ALTER ROLE postern PASSWORD 'NEW'\"")
     ensure_up(project)
     with Client(project.url("dev-7")) as client:
         client.store("well again", "m4")
+
+
+# ---- The documents ----
+
+def test_every_command_of_the_documents_was_run(project):
+    project.documented("docker-compose up -d migrate")
+    # It follows the logs until it is ended.
+    follow = "docker-compose logs -f gateway processor"
+    project.ran.add(tuple(follow.split()))
+    done = run(["timeout", "10", *follow.split()], project.environment, project.folder, False, 60)
+    assert done.returncode == 124 and "gateway_1" in done.stdout and "processor_1" in done.stdout, done.stdout
+    project.documented("docker-compose down --volumes")
+    assert not project.left_behind()
+    blocks = [block for name in ("README.md", "doc/containers.md")
+              for block in re.findall(r"```sh\n(.*?)```", (ROOT / name).read_text("utf-8"), re.S)]
+    commands = {tuple(shlex.split(line, comments=True)) for block in blocks for line in block.splitlines()
+                if line.startswith("docker-compose ")}
+    assert len(commands) > 8 and not commands - project.ran
+
+
+def test_the_port_of_rabbitmq_can_be_published(project):
+    text = (ROOT / "doc/containers.md").read_text("utf-8")
+    override = project.folder / "docker-compose.override.yml"
+    override.write_text(re.search(r"```yaml\n(.*?)```", text, re.S).group(1))
+    environment = {name: value for name, value in project.environment.items() if name != "COMPOSE_FILE"}
+    done = run(["docker-compose", "config"], environment, project.folder, True, 60)
+    override.unlink()
+    assert "- 5672:5672/tcp" in done.stdout and f"127.0.0.1:{project.management_port}:15672/tcp" in done.stdout
 
 
 # ---- docker compose 2 ----

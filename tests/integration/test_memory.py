@@ -101,7 +101,7 @@ def test_the_process_is_sealed(pipeline):
     sealed = gateway.wait_log(event="memory_sealed")
     assert sealed["level"] == "info"
     threads = os.listdir(f"/proc/{gateway.pid}/task")
-    assert len(threads) == 2, threads
+    assert len(threads) == 3, threads  # the loop, and a worker for the disk and one for names
     for thread in threads:
         of_thread = status(gateway.pid, thread)
         assert of_thread["Seccomp"].strip() == "2" and of_thread["NoNewPrivs"].strip() == "1", of_thread

@@ -168,6 +168,7 @@ LANES = [
     ]),
     (BUILD_DEBUG, [
         ("integration, debug", lambda: pytest("debug", "tests/integration")),
+        ("chaos, short, debug", lambda: pytest("debug", "tests/chaos")),
         ("containers", lambda: pytest("release", "tests/compose")),
     ]),
     (None, [

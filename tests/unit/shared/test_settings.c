@@ -11,6 +11,7 @@
 #include "guard_page.h"
 #include "settings.h"
 #include "text.h"
+#include "utf8.h"
 
 enum { NAMES_MAX = 8 };
 
@@ -399,6 +400,28 @@ static void passwords_within_urls_are_masked(void **state)
     assert_string_equal(masked(""), "");
 }
 
+/* A value is cut in the error, and not within a character. */
+static void shown_values_end_with_a_character(void **state)
+{
+    (void)state;
+    char variable[512];
+    for (size_t blanks = 0; blanks < 4; blanks++) {
+        struct text text = text_in(variable, sizeof variable - 1);
+        text_string(&text, "SPOOL_DIR=");
+        for (size_t i = 0; i < blanks; i++) {
+            text_char(&text, 'x');
+        }
+        while (text.used_bytes < 400) {
+            text_string(&text, "\xF0\x9F\x92\xA7");
+        }
+        variable[text.used_bytes] = '\0';
+        const char *error = load(SETTINGS_GATEWAY, "", variable);
+        const char *dots = strstr(error, "... is too long");
+        assert_non_null(dots);
+        assert_true(utf8_valid(span_of(error, (size_t)(dots - error))));
+    }
+}
+
 static void what_is_printed_can_be_read_again(void **state)
 {
     (void)state;
@@ -435,6 +458,25 @@ static void what_is_printed_can_be_read_again(void **state)
     assert_non_null(strstr(printed, "DATABASE_URL=postgresql://u:***@h/d # environment\n"));
     assert_non_null(strstr(printed, "PROCESSOR_PREFETCH=2000 # default\n"));
     assert_null(strstr(printed, "secret"));
+}
+
+static void what_is_printed_has_its_quotes(void **state)
+{
+    (void)state;
+    static char printed[16 * 1024];
+    static const char *const folders[] = {"a # b", "it's", "$HOME", "c:\\d", "\"q\" and '$x' \\ #", " blank "};
+    for (size_t i = 0; i < sizeof folders / sizeof folders[0]; i++) {
+        char variable[64];
+        (void)snprintf(variable, sizeof variable, "SPOOL_DIR=%s", folders[i]);
+        assert_string_equal(load(SETTINGS_GATEWAY, "", variable), "");
+        struct settings_sources sources = sources_of("");
+        struct text text = text_in(printed, sizeof printed - 1);
+        settings_print(&settings, &sources, &text);
+        assert_false(text.truncated);
+        printed[text.used_bytes] = '\0';
+        assert_string_equal(load(SETTINGS_GATEWAY, printed, NULL), "");
+        assert_string_equal(settings.spool_dir, folders[i]);
+    }
 }
 
 static const char *read_source(const char *name)
@@ -548,8 +590,10 @@ int main(void)
         cmocka_unit_test(env_lines_are_read_as_docker_compose_does),
         cmocka_unit_test(wrong_env_lines_are_refused),
         cmocka_unit_test(long_values_are_refused_or_fit),
+        cmocka_unit_test(shown_values_end_with_a_character),
         cmocka_unit_test(passwords_within_urls_are_masked),
         cmocka_unit_test(what_is_printed_can_be_read_again),
+        cmocka_unit_test(what_is_printed_has_its_quotes),
         cmocka_unit_test(the_template_is_made_from_the_table),
         cmocka_unit_test(the_documents_have_the_table),
         cmocka_unit_test(the_template_loads),
