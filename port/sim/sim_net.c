@@ -662,6 +662,28 @@ size_t sim_ready(struct sim *sim, struct port_event *events, size_t event_max)
 
 /* ---- the end ---- */
 
+/* What the program sent to others is with them at once, or never will be: no network holds bytes back until the program
+ * has started again and said more. */
+static void hurry(struct sim *sim, struct sim_link *link, enum sim_death death)
+{
+    struct sim_stream *stream = &link->up;
+    uint64_t name = name_of(sim, index_of(sim, link));
+    uint32_t lost = death == SIM_POWER_CUT ? (uint32_t)sim_between(sim, 0, stream->piece_count) : 0;
+    while (lost > 0 && piece_at(stream, stream->piece_count - 1)->end > stream->arrived) {
+        stream->piece_count--;
+        stream->written = stream->piece_count > 0 ? piece_at(stream, stream->piece_count - 1)->end : stream->arrived;
+        lost--;
+    }
+    stream->written = stream->written > stream->arrived ? stream->written : stream->arrived;
+    for (uint32_t i = 0; i < stream->piece_count; i++) {
+        piece_at(stream, i)->due_ns = sim->now_ns < piece_at(stream, i)->due_ns ? sim->now_ns : piece_at(stream, i)->due_ns;
+    }
+    stream->last_due_ns = sim->now_ns;
+    if (stream->arrived < stream->written) {
+        arrive_up(sim, name);
+    }
+}
+
 static void cut_power(struct sim *sim, struct sim_link *link)
 {
     link->is_near_alive = false;
@@ -689,6 +711,9 @@ void sim_net_end(struct sim *sim, enum sim_death death)
             continue;
         }
         sim->handler->on_near_closed(sim->context, (uint32_t)i);
+        if (link->is_from_near && link->state == SIM_LINK_OPEN) {
+            hurry(sim, link, death);
+        }
         switch (death) {
         case SIM_KILLED:
             end_near(sim, link);

@@ -107,6 +107,7 @@ struct broker {
     bool is_silent;  /* connects get no answer */
     bool is_blocked;
     bool is_stuck; /* nothing is confirmed */
+    uint32_t generation;   /* of the last connection */
     uint64_t fault_number; /* so that the end of an older fault does nothing */
     bool has_queue[PLAN_QUEUES];
     bool has_gateway_queue;
