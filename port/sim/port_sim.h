@@ -138,11 +138,9 @@ uint32_t sim_connect(struct sim *sim);
 size_t sim_send(struct sim *sim, uint32_t link, const void *data, size_t bytes);
 /* Gives at most what one send of the program brought; 0: nothing is there. */
 size_t sim_receive(struct sim *sim, uint32_t link, void *buffer, size_t bytes);
-/* How many bytes of the far end's direction the program has read, and how many were sent to it. */
-uint64_t sim_near_read_bytes(const struct sim *sim, uint32_t link);
-uint64_t sim_far_sent_bytes(const struct sim *sim, uint32_t link);
-/* For the next byte sim_receive gives: up to which byte the program had read when it surely had not made it yet. */
-uint64_t sim_known_bytes(const struct sim *sim, uint32_t link);
+/* What the program had read of the far end's bytes when it made the next byte that sim_receive gives: at least up to
+ * where it was when its last whole send before was through, and at most up to where it was when it sent the byte. */
+void sim_knowledge(const struct sim *sim, uint32_t link, uint64_t *at_least, uint64_t *at_most);
 /* The program has bytes to send that did not fit, as far as can be seen from outside. */
 bool sim_near_is_stuffed(const struct sim *sim, uint32_t link);
 /* Ends our side in good order; all of it; or lets nothing through any more, with nobody told. After SIM_ENDED or

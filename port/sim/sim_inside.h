@@ -40,7 +40,8 @@ struct sim_event {
 struct sim_piece {
     uint64_t end;
     uint64_t due_ns;
-    uint64_t known_bytes;
+    uint64_t known_bytes; /* had been read when these surely were not made yet, */
+    uint64_t read_bytes;  /* and when they were sent */
 };
 
 /* One direction. Positions count bytes from the link's beginning. */

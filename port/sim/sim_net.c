@@ -188,8 +188,10 @@ static void send_piece(struct sim *sim, struct sim_link *link, struct sim_stream
         struct sim_piece *last = piece_at(stream, SIM_PIECES_MAX - 1);
         last->end = stream->written;
         last->due_ns = stream->last_due_ns;
+        last->read_bytes = link->down.taken;
     } else {
-        *piece_at(stream, stream->piece_count++) = (struct sim_piece){stream->written, stream->last_due_ns, known_bytes};
+        *piece_at(stream, stream->piece_count++) =
+            (struct sim_piece){stream->written, stream->last_due_ns, known_bytes, link->down.taken};
     }
     schedule(sim, link, stream);
 }
@@ -303,20 +305,11 @@ size_t sim_receive(struct sim *sim, uint32_t index, void *buffer, size_t bytes)
     return taken;
 }
 
-uint64_t sim_near_read_bytes(const struct sim *sim, uint32_t index)
-{
-    return sim->links[index].down.taken;
-}
-
-uint64_t sim_far_sent_bytes(const struct sim *sim, uint32_t index)
-{
-    return sim->links[index].down.written;
-}
-
-uint64_t sim_known_bytes(const struct sim *sim, uint32_t index)
+void sim_knowledge(const struct sim *sim, uint32_t index, uint64_t *at_least, uint64_t *at_most)
 {
     const struct sim_stream *stream = &sim->links[index].up;
-    return stream->piece_count > 0 ? stream->pieces[stream->piece_first].known_bytes : 0;
+    *at_least = stream->piece_count > 0 ? stream->pieces[stream->piece_first].known_bytes : 0;
+    *at_most = stream->piece_count > 0 ? stream->pieces[stream->piece_first].read_bytes : 0;
 }
 
 bool sim_near_is_stuffed(const struct sim *sim, uint32_t index)

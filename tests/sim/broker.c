@@ -281,7 +281,8 @@ static void read_all(struct world *world, struct broker_link *at)
     uint64_t name = name_of(broker, at);
     bool is_alarmed = broker->is_blocked && at->confirms; /* it reads from no connection that publishes */
     while (!broker->is_hanging && !is_alarmed && at->out_bytes < BROKER_OUT_FULL) {
-        uint64_t known = sim_known_bytes(world->sim, at->link);
+        struct broker_knowledge known;
+        sim_knowledge(world->sim, at->link, &known.at_least, &known.at_most);
         size_t got = sim_receive(world->sim, at->link, at->in + at->in_bytes, BROKER_FRAME_MAX - at->in_bytes);
         if (got == 0) {
             break;
