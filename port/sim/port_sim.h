@@ -3,8 +3,8 @@
  *
  * Time stands still while the program runs and jumps to the next event while it waits, so that an idle hour costs
  * nothing. The far ends of all connections are the owner's: it is told of what comes and moves bytes itself. Everything
- * that can differ between two runs (delays, how many bytes a call moves, which faults strike) is drawn from the seed, in
- * an order that depends on nothing but the calls made; so the same seed gives the same run on every machine.
+ * that can differ between two runs (delays, how many bytes a call moves, which faults strike) is drawn from the seed,
+ * in an order that depends on nothing but the calls made; so the same seed gives the same run on every machine.
  *
  * Each call of the program is a point where it can be killed: sim_crash_after counts calls down, and on_crash then
  * leaves by longjmp. sim_end_machine puts the machine into the state that a kill or a power cut leaves: connections are
@@ -45,7 +45,7 @@ struct sim_weather {
     /* Disk. */
     uint32_t write_fails_ppm;
     uint32_t sync_fails_ppm;
-    uint32_t read_fails_ppm; /* of more than a page at once */
+    uint32_t read_fails_ppm;   /* of more than a page at once */
     uint32_t folder_fails_ppm; /* making, listing, locking, syncing a folder; preallocating */
     uint32_t log_fails_ppm;
     /* Worker and loop. */

@@ -53,7 +53,7 @@ struct sim_stream {
     uint32_t piece_first;
     uint32_t piece_count;
     uint64_t last_due_ns;
-    uint64_t end_due_ns;   /* of the end, once it was written */
+    uint64_t end_due_ns; /* of the end, once it was written */
     bool is_end_written;
     bool has_end_arrived;
     bool is_scheduled; /* an arrival is */

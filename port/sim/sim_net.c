@@ -669,7 +669,8 @@ static void hurry(struct sim *sim, struct sim_link *link, enum sim_death death)
     }
     stream->written = stream->written > stream->arrived ? stream->written : stream->arrived;
     for (uint32_t i = 0; i < stream->piece_count; i++) {
-        piece_at(stream, i)->due_ns = sim->now_ns < piece_at(stream, i)->due_ns ? sim->now_ns : piece_at(stream, i)->due_ns;
+        piece_at(stream, i)->due_ns =
+            sim->now_ns < piece_at(stream, i)->due_ns ? sim->now_ns : piece_at(stream, i)->due_ns;
     }
     stream->last_due_ns = sim->now_ns;
     if (stream->arrived < stream->written) {

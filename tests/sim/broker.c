@@ -333,8 +333,8 @@ bool broker_on_news(struct world *world, uint32_t link, enum sim_news news)
 void broker_publish_down(struct world *world, const char *key, bool is_receipts, struct span body)
 {
     struct broker *broker = &world->broker;
-    bool is_routed = broker->has_gateway_queue && (is_receipts ? broker->is_gateway_bound
-                                                               : broker->is_bound[(key[8] - '0') % PLAN_CLIENTS_MAX]);
+    bool is_routed = broker->has_gateway_queue &&
+                     (is_receipts ? broker->is_gateway_bound : broker->is_bound[(key[8] - '0') % PLAN_CLIENTS_MAX]);
     CHECK(body.bytes <= BROKER_DOWN_BYTES);
     if (!is_routed || broker->down_count == BROKER_DOWN_MAX) {
         return;

@@ -111,7 +111,7 @@ struct broker {
     bool is_hanging; /* it is stopped: nothing is read, written or decided */
     bool is_silent;  /* connects get no answer */
     bool is_blocked;
-    bool is_stuck; /* nothing is confirmed */
+    bool is_stuck;         /* nothing is confirmed */
     uint32_t generation;   /* of the last connection */
     uint64_t fault_number; /* so that the end of an older fault does nothing */
     bool has_queue[PLAN_QUEUES];

@@ -127,9 +127,7 @@ void plan_calm(struct plan *plan, struct sim *sim)
     plan->processor_ns_max = 100 * SIM_MS;
     plan->crash_ns = 0;
     plan->stop_ns = 0;
-    plan->weather = (struct sim_weather){.delay_ns_min = 10 * SIM_US,
-                                         .delay_ns_max = SIM_MS,
-                                         .job_ns_min = 10 * SIM_US,
-                                         .job_ns_max = SIM_MS};
+    plan->weather = (struct sim_weather){
+        .delay_ns_min = 10 * SIM_US, .delay_ns_max = SIM_MS, .job_ns_min = 10 * SIM_US, .job_ns_max = SIM_MS};
     *sim_weather(sim) = plan->weather;
 }
