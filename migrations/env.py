@@ -13,6 +13,7 @@ import re
 import sys
 
 import psycopg2
+import psycopg2.errors
 import sqlalchemy
 from alembic import context
 
@@ -104,7 +105,11 @@ def connect():
     except psycopg2.ProgrammingError as error:
         stop(f"DATABASE_URL is not a URL that libpq understands: {str(error).strip()}")
     except psycopg2.OperationalError as error:
-        stop(f"the database of DATABASE_URL cannot be reached: {' '.join(str(error).split())}")
+        said = " ".join(str(error).split())
+        if "password authentication failed" in said:
+            said += ("; the password is the one the database was made with (in docker-compose: POSTGRES_PASSWORD in .env, "
+                     "when the volume was made) until ALTER ROLE changes it")
+        stop(f"the database of DATABASE_URL cannot be reached: {said}")
 
 
 def migrate():
@@ -113,7 +118,23 @@ def migrate():
         context.configure(connection=connection, transactional_ddl=True)
         with context.begin_transaction():
             connection.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_xact_lock(LOCK_NUMBER)))
-            context.run_migrations()
+            run_migrations()
+
+
+def run_migrations():
+    """Whatever goes wrong, nothing was changed: all of it is one transaction."""
+    known = {script.revision for script in context.script.walk_revisions()}
+    for revision in context.get_context().get_current_heads():
+        if revision not in known:
+            stop(f"the database is at revision {revision}, which is not among these migrations: a newer release has "
+                 "migrated it, so that or a newer one must be run")
+    try:
+        context.run_migrations()
+    except sqlalchemy.exc.DBAPIError as error:
+        said = " ".join(str(error.orig).split())
+        if isinstance(error.orig, psycopg2.errors.DuplicateTable):
+            stop(f"{said}, and these migrations have not made it: rename it, or give DATABASE_URL an empty database")
+        stop(f"the database refuses the migration: {said}")
 
 
 def print_sql():

@@ -39,8 +39,9 @@ struct port_address {
     bool v6;
 };
 
-/* What the poller watches for and reports. PORT_HANGUP is always reported: the stream is dead, or its peer ended its
- * side while nothing was asked for (a system may be unable to tell the latter). */
+/* What the poller watches for and reports. PORT_HANGUP is always reported: the stream is dead in both directions, and
+ * no earlier. A peer that ended only its own side is no hangup, whatever the interest: its end is read, with
+ * PORT_READ, as the PORT_CLOSED behind the last of its bytes. */
 enum { PORT_READ = 1, PORT_WRITE = 2, PORT_HANGUP = 4 };
 
 struct port_event {
@@ -112,6 +113,10 @@ struct port {
     /* `bytes` is not 0. A connection that was reset is PORT_FAILED, never PORT_CLOSED. */
     enum port_result (*receive)(void *context, port_socket socket, void *buffer, size_t bytes, size_t *received_bytes);
     enum port_result (*send)(void *context, port_socket socket, const void *data, size_t bytes, size_t *sent_bytes);
+    /* For how long what was sent may wait for the peer's machine to take it; after that the stream is dead
+     * (PORT_HANGUP, PORT_FAILED). So a peer whose machine is gone without a word is found by sending to it. Until it is
+     * set, and where a system cannot be told, the system's own patience holds, which may be a quarter of an hour. */
+    void (*set_patience)(void *context, port_socket socket, uint32_t patience_ms);
     /* Ends our side's sending; what the peer still sends can be read. */
     void (*shutdown_send)(void *context, port_socket socket);
     void (*close_socket)(void *context, port_socket socket);
@@ -119,7 +124,7 @@ struct port {
     enum port_result (*local_address)(void *context, port_socket socket, struct port_address *address);
 
     /* The poller, level-triggered. A watched socket is removed before it is closed. `watch_add` is PORT_FAILED when
-     * more sockets than the port was made for are watched. Interest may be 0; PORT_HANGUP (both directions dead) is
+     * more sockets than the port was made for are watched. Interest may be 0; PORT_HANGUP is
      * then still reported, at every wait until the socket is removed. */
     enum port_result (*watch_add)(void *context, port_socket socket, uint32_t interest, uint64_t token);
     void (*watch_change)(void *context, port_socket socket, uint32_t interest);
@@ -133,6 +138,9 @@ struct port {
     size_t (*print)(void *context, const void *data, size_t bytes);
 
     /* Files. Paths are UTF-8 with '/'. */
+
+    /* Opens for writing at the end, and makes the file if it is missing. A regular file is the caller's alone until its
+     * close: PORT_AGAIN when another has it (error_text says so). */
     enum port_result (*open_append)(void *context, const char *path, port_file *file, uint64_t *size_bytes);
     /* Writes all of it. After PORT_FAILED a part may stand in the file. */
     enum port_result (*append)(void *context, port_file file, const void *data, size_t bytes);

@@ -23,13 +23,15 @@
 #include "check.h"
 #include "dead_letter.h"
 #include "port.h"
+#include "processor_reports.h"
 #include "store.h"
 
 enum {
     TOKEN_CONSUME = 1,
     TOKEN_PUBLISH,
     TOKEN_STORE,
-    EVENTS_MAX = 8,
+    TOKEN_ADMIN, /* and those behind it */
+    EVENTS_MAX = 16,
     GIVE_BACK_MS = 5000, /* the database is away for so long */
     STOP_MS = 4000,      /* what is in hand may take so long to finish; then the links have five seconds of their own */
     WAIT_MS_MAX = 60000
@@ -45,6 +47,7 @@ static struct delivery *delivery_at(struct processor *processor, uint64_t sequen
 static void tell(struct processor *processor, const struct delivery *delivery)
 {
     const bool is_stored = delivery->state == DELIVERY_STORED;
+    processor->tally.receipts[is_stored ? RECEIPT_STORED : RECEIPT_REJECTED]++;
     if (log_messages(&processor->log)) {
         log_event(&processor->log, LOG_INFO, is_stored ? "stored" : "rejected", LOG_SPAN("client", delivery->client_id),
                   LOG_SPAN("id", delivery->message_id));
@@ -73,6 +76,7 @@ static bool on_dead(void *context, const struct outgoing_dead *dead)
     if (dead->tag != 0 && !consumer_ack(&processor->consumer, dead->tag)) {
         return false;
     }
+    processor->tally.receipts[RECEIPT_DEAD]++;
     if (dead->client_id.bytes == 0) {
         return true;
     }
@@ -104,6 +108,7 @@ static bool hand_dead(struct processor *processor, struct delivery *delivery)
         return false;
     }
     delivery_move(delivery, DELIVERY_HANDED);
+    tally_dead(&processor->tally, delivery->code);
     log_event(&processor->log, LOG_WARN, "dead_letter", LOG_SPAN("client", delivery->client_id),
               LOG_SPAN("id", delivery->message_id), LOG_SPAN("message_id", delivery->property_id),
               LOG_TEXT("code", delivery->code), LOG_SPAN("reason", detail), LOG_U64("bytes", delivery->body_bytes),
@@ -136,9 +141,32 @@ static void push_range(struct processor *processor, uint64_t from, uint64_t to)
     processor->ranges[processor->range_count++] = (struct processor_range){from, to};
 }
 
+static uint64_t now_ns(const struct processor *processor)
+{
+    return processor->port->now_ns(processor->port->context);
+}
+
+static void count_stored(struct processor *processor, const struct store_result *result)
+{
+    struct tally *const tally = &processor->tally;
+    const int64_t wall_ms = processor->port->wall_ms(processor->port->context);
+    metrics_observe(&tally->batch_rows, processor->row_count);
+    tally->rows_stored += result->inserted_count - result->inserted_rejected_count;
+    tally->rows_rejected += result->inserted_rejected_count;
+    tally->rows_repeated += processor->row_count - result->inserted_count;
+    for (size_t i = 0; i < processor->row_count; i++) {
+        const struct delivery *const delivery = delivery_at(processor, processor->rows[i]);
+        if (delivery->has_received_at) {
+            const int64_t lag_ms = wall_ms - delivery->received_unix_ms;
+            metrics_observe(&tally->lag_ms, lag_ms > 0 ? (uint64_t)lag_ms : 0);
+        }
+    }
+}
+
 static void on_stored(struct processor *processor, const struct store_result *result)
 {
     size_t rejected_index = 0;
+    count_stored(processor, result);
     for (size_t i = 0; i < processor->row_count; i++) {
         struct delivery *const delivery = delivery_at(processor, processor->rows[i]);
         const bool is_rejected =
@@ -148,12 +176,14 @@ static void on_stored(struct processor *processor, const struct store_result *re
         tell(processor, delivery);
     }
     log_event(&processor->log, LOG_DEBUG, "batch_stored", LOG_U64("rows", processor->row_count),
-              LOG_U64("rejected", result->rejected_count), LOG_U64("ms", processor->now_ms - processor->submitted_ms));
+              LOG_U64("rejected", result->rejected_count),
+              LOG_U64("ms", (now_ns(processor) - processor->submitted_ns) / 1000000));
 }
 
 /* The row that is at fault, or two halves to find it. */
 static void on_refused(struct processor *processor, const struct store_result *result)
 {
+    processor->tally.batches_refused++;
     if (processor->row_count > 1) {
         const uint64_t middle = processor->rows[processor->row_count / 2];
         push_range(processor, middle, processor->current.to);
@@ -179,6 +209,7 @@ static void on_result(void *context, const struct store_result *result)
     struct processor *const processor = context;
     const bool is_stale = delivery_at(processor, processor->rows[0])->tag == 0;
     processor->store_down_ms = UINT64_MAX;
+    metrics_observe(&processor->tally.insert_ns, now_ns(processor) - processor->submitted_ns);
     switch (result->outcome) {
     case STORE_STORED:
         on_stored(processor, result);
@@ -227,7 +258,7 @@ static uint64_t submit(struct processor *processor, struct processor_range range
     }
     processor->current = (struct processor_range){range.from, sequence};
     if (processor->row_count > 0) {
-        processor->submitted_ms = processor->now_ms;
+        processor->submitted_ns = now_ns(processor);
         store_submit(processor->store, processor->now_ms);
     }
     return sequence;
@@ -266,7 +297,8 @@ static void feed_store(struct processor *processor)
 
 static void on_up(void *context)
 {
-    (void)context; /* that it does its work, only a batch can tell */
+    struct processor *const processor = context; /* that it does its work, only a batch can tell */
+    processor->tally.database_connects++;
 }
 
 static void on_down(void *context)
@@ -275,6 +307,7 @@ static void on_down(void *context)
     if (processor->store_down_ms == UINT64_MAX) {
         processor->store_down_ms = processor->now_ms;
     }
+    processor->tally.database_losses++;
 }
 
 static void on_lost(void *context)
@@ -323,6 +356,9 @@ static void give_back(struct processor *processor)
         processor->row_count = 0;
     }
     consumer_part(&processor->consumer, processor->now_ms);
+    /* A link that was down already has no loss to tell, and the batch that was at the store would stay. */
+    on_lost(processor);
+    drop_lost(processor);
 }
 
 /* ---- The loop ---- */
@@ -338,6 +374,7 @@ static uint64_t tick(struct processor *processor)
     const uint64_t now_ms = processor->now_ms;
     uint64_t due_ms = amqp_link_tick(processor->consumer.link, now_ms);
     due_ms = earlier(due_ms, amqp_link_tick(processor->outgoing.link, now_ms));
+    due_ms = earlier(due_ms, admin_turn(&processor->admin, now_ms));
     return earlier(due_ms, store_tick(processor->store, now_ms));
 }
 
@@ -380,7 +417,8 @@ static void flush(struct processor *processor)
 
 static void read_clock(struct processor *processor)
 {
-    processor->now_ms = processor->port->now_ns(processor->port->context) / 1000000;
+    processor->turn_ns = now_ns(processor);
+    processor->now_ms = processor->turn_ns / 1000000;
 }
 
 static void take_events(struct processor *processor, uint64_t due_ms)
@@ -389,6 +427,7 @@ static void take_events(struct processor *processor, uint64_t due_ms)
     struct port_event events[EVENTS_MAX];
     const uint64_t now_ms = processor->now_ms;
     const uint64_t wait_ms = due_ms > now_ms ? earlier(due_ms - now_ms, WAIT_MS_MAX) : 0;
+    metrics_observe(&processor->tally.turn_ns, now_ns(processor) - processor->turn_ns);
     const size_t count = port->wait(port->context, events, EVENTS_MAX, (int64_t)wait_ms);
     read_clock(processor);
     for (size_t i = 0; i < count; i++) {
@@ -403,7 +442,7 @@ static void take_events(struct processor *processor, uint64_t due_ms)
             store_on_event(processor->store, processor->now_ms);
             break;
         default:
-            CHECK(false);
+            admin_on_event(&processor->admin, events[i].token, processor->now_ms);
         }
     }
     const struct port_job *job;
@@ -485,7 +524,7 @@ static enum turned heed_signals(struct processor *processor, uint64_t *due_ms)
     return TURN_ON;
 }
 
-enum processor_exit processor_run(struct processor *processor)
+enum program_exit processor_run(struct processor *processor)
 {
     read_clock(processor);
     log_event(&processor->log, LOG_INFO, "started", LOG_TEXT("version", POSTERN_VERSION),
@@ -504,17 +543,42 @@ enum processor_exit processor_run(struct processor *processor)
             break;
         case TURN_DRAINED:
             log_event(&processor->log, LOG_INFO, "stopped");
-            return PROCESSOR_EXIT_OK;
+            return PROGRAM_EXIT_OK;
         case TURN_CUT_SHORT:
             log_event(&processor->log, LOG_WARN, "stopped_at_once");
             log_flush(&processor->log);
-            return PROCESSOR_EXIT_FAILED;
+            return PROGRAM_EXIT_FAILED;
         }
     }
 }
 
+bool processor_listen(struct processor *processor, char *error, size_t error_bytes)
+{
+    struct port *const port = processor->port;
+    const struct settings *const settings = processor->settings;
+    struct port_address address;
+    char text[PORT_ADDRESS_TEXT_BYTES];
+    if (settings->admin_port == 0) {
+        return true;
+    }
+    if (!port->parse_address(port->context, settings->admin_address, (uint16_t)settings->admin_port, &address)) {
+        (void)snprintf(error, error_bytes, "PROCESSOR_ADMIN_ADDRESS=%s: not a numeric address",
+                       settings->admin_address);
+        return false;
+    }
+    if (!admin_listen(&processor->admin, &address)) {
+        (void)snprintf(error, error_bytes, "PROCESSOR_ADMIN_PORT=%u (PROCESSOR_ADMIN_ADDRESS=%s): cannot listen: %s",
+                       (unsigned)settings->admin_port, settings->admin_address, port->error_text(port->context));
+        return false;
+    }
+    port->format_address(port->context, &address, text);
+    log_event(&processor->log, LOG_INFO, "admin_listening", LOG_TEXT("address", text));
+    return true;
+}
+
 void processor_release(struct processor *processor)
 {
+    admin_close(&processor->admin);
     amqp_link_release(processor->consumer.link);
     amqp_link_release(processor->outgoing.link);
     log_close(&processor->log);
@@ -612,7 +676,7 @@ static void init_outgoing(struct processor *processor, struct arena *arena)
 void processor_init(struct processor *processor, struct arena *arena, struct port *port,
                     const struct settings *settings)
 {
-    *processor = (struct processor){.port = port, .settings = settings, .store_down_ms = 0};
+    *processor = (struct processor){.port = port, .settings = settings, .start_wall_ms = port->wall_ms(port->context)};
     const enum amqp_url_error error = amqp_url_parse(span_text(settings->rabbitmq_url), &processor->brokers, NULL);
     CHECK(error == AMQP_URL_OK); /* processor_check said so */
     make_names(processor);
@@ -627,4 +691,6 @@ void processor_init(struct processor *processor, struct arena *arena, struct por
     init_consumer(processor, arena);
     init_outgoing(processor, arena);
     receipt_groups_init(&processor->receipts, arena, send_receipts, processor);
+    processor_reports_init(processor, arena, TOKEN_ADMIN);
+    processor->arena_bytes = arena->used_bytes;
 }

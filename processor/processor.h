@@ -14,21 +14,25 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "admin.h"
 #include "amqp_url.h"
 #include "consumer.h"
 #include "intake.h"
 #include "limits.h"
 #include "log.h"
 #include "outgoing.h"
+#include "program.h"
 #include "receipt_groups.h"
 #include "settings.h"
+#include "tally.h"
 
 struct arena;
 struct port;
 struct store;
 
 enum {
-    PROCESSOR_WATCHES = 3, /* sockets: two links and the database */
+    PROCESSOR_LINK_COUNT = 2,
+    PROCESSOR_WATCHES = 3 + ADMIN_WATCHES, /* sockets: two links, the database, and the admin pages */
 
     /* A body in the queue, in bytes: the longest a gateway can be set to take, with its frame. The JSON parser costs
      * twelve times as much. */
@@ -49,13 +53,6 @@ enum {
     PROCESSOR_RANGES_MAX = 32
 };
 
-/* How the program ends. */
-enum processor_exit {
-    PROCESSOR_EXIT_OK = 0,      /* drained after SIGTERM */
-    PROCESSOR_EXIT_FAILED = 1,  /* could not start, or was told twice to stop */
-    PROCESSOR_EXIT_SETTINGS = 2 /* a setting is wrong */
-};
-
 /* Deliveries from `from` up to, not including, `to`. */
 struct processor_range {
     uint64_t from;
@@ -71,6 +68,10 @@ struct processor {
     struct consumer consumer;
     struct outgoing outgoing;
     struct receipt_groups receipts;
+    struct admin admin;
+    struct tally tally;
+    size_t arena_bytes;
+    int64_t start_wall_ms;
     char dead_queue[QUEUE_NAME_BYTES_MAX + PROCESSOR_DEAD_SUFFIX_BYTES + 1];
     char id_prefix[INTAKE_PREFIX_BYTES_MAX + 1];
     char instance[PROCESSOR_INSTANCE_BYTES];
@@ -81,10 +82,11 @@ struct processor {
     uint64_t *rows;                 /* the sequences of its rows */
     size_t row_count;
     uint64_t next; /* the first delivery that is in no range yet */
-    uint64_t submitted_ms;
+    uint64_t submitted_ns;
     uint64_t handed_dead_count; /* deliveries that came dead and were looked at */
     bool has_dead;              /* there may be deliveries to hand to the dead letters */
     bool tags_lost;             /* the channel was lost since the last turn */
+    uint64_t turn_ns;           /* when the present turn began */
     uint64_t now_ms;
     uint64_t store_down_ms; /* since when no batch was decided, for the store went down; UINT64_MAX: it does its work */
 
@@ -101,10 +103,13 @@ bool processor_check(const struct settings *settings, char *error, size_t error_
 void processor_init(struct processor *processor, struct arena *arena, struct port *port,
                     const struct settings *settings);
 
-/* Turns the loop until the program is told to stop. PROCESSOR_EXIT_FAILED: told twice; nothing is closed. */
-enum processor_exit processor_run(struct processor *processor);
+/* Listens for the admin pages, if there are to be any. False: `error` (terminated) is one line. */
+bool processor_listen(struct processor *processor, char *error, size_t error_bytes);
 
-/* After PROCESSOR_EXIT_OK: gives back what is not the arena's, and closes the log. */
+/* Turns the loop until the program is told to stop. PROGRAM_EXIT_FAILED: told twice; nothing is closed. */
+enum program_exit processor_run(struct processor *processor);
+
+/* After PROGRAM_EXIT_OK: gives back what is not the arena's, and closes the log. */
 void processor_release(struct processor *processor);
 
 #endif

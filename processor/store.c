@@ -125,6 +125,8 @@ struct store {
     bool has_batch; /* submitted and undecided */
     uint32_t *rejected;
     size_t rejected_count;
+    size_t inserted_count;
+    size_t inserted_rejected_count;
 
     char logged_cause[STORE_CAUSE_BYTES]; /* what the log was last told */
     uint64_t logged_ms;
@@ -380,7 +382,12 @@ static void decide(struct store *store, enum store_outcome outcome)
     store->has_batch = false;
     backoff_reset(&store->backoff);
     store->told = (struct repeats){.next = 0};
-    const struct store_result result = {outcome, store->rejected, store->rejected_count, store->postgres.cause};
+    const struct store_result result = {.outcome = outcome,
+                                        .rejected = store->rejected,
+                                        .rejected_count = store->rejected_count,
+                                        .inserted_count = store->inserted_count,
+                                        .inserted_rejected_count = store->inserted_rejected_count,
+                                        .message = store->postgres.cause};
     store->handler.on_result(store->context, &result);
 }
 
@@ -397,7 +404,9 @@ static void insert_done(struct store *store)
     const struct store_postgres *const postgres = &store->postgres;
     if (!postgres->failed) {
         CHECK(postgres->number_count == INSERT_NUMBERS);
-        const bool all_inserted = postgres->numbers[0] == store->row_count && postgres->numbers[1] == 0;
+        store->inserted_count = (size_t)postgres->numbers[0];
+        store->inserted_rejected_count = (size_t)postgres->numbers[1];
+        const bool all_inserted = store->inserted_count == store->row_count && store->inserted_rejected_count == 0;
         if (all_inserted) {
             decide(store, STORE_STORED);
         } else {

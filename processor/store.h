@@ -45,7 +45,9 @@ struct store_result {
     const uint32_t
         *rejected; /* STORE_STORED: the rows whose status is `rejected`, by their place in the batch, rising */
     size_t rejected_count;
-    const char *message; /* STORE_BAD_*: what the database says and its SQLSTATE, one line */
+    size_t inserted_count;          /* STORE_STORED: the rows that were not there before */
+    size_t inserted_rejected_count; /* of these, `rejected` */
+    const char *message;            /* STORE_BAD_*: what the database says and its SQLSTATE, one line */
 };
 
 /* All are needed. */

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Installs the Debian packages that a command needs and the machine lacks.
 #
-#   toolchains/install.sh build|run|test|cross|bench|format ...
+#   toolchains/install.sh build|run|test|load|cross|bench|chaos|fuzz|compose|pictures|format ...
 #
 # dpkg is asked first, so that nothing happens where nothing is missing. Nothing that a package brings is started:
 # while packages are installed a policy-rc.d says no (one that is there already is left alone), PostgreSQL is told not
@@ -10,15 +10,23 @@
 set -eu
 
 build='gcc libc6-dev cmake ninja-build pkg-config libwolfssl-dev librabbitmq-dev libpq-dev libjsmn-dev libcmocka-dev'
+chaos='iproute2 nftables e2fsprogs mount'
 run="$build python3 rabbitmq-server postgresql alembic python3-psycopg2 python3-pika python3-websockets"
+load='python3-locust python3-websocket'
+pages='chromium chromium-driver python3-selenium fonts-dejavu-core prometheus python3-prometheus-client'
 packages=
 for group in "$@"; do
     case $group in
     build) packages="$packages $build" ;;
     run) packages="$packages $run" ;;
     bench) packages="$packages $run" ;;
-    test) packages="$packages $run python3-pytest python3-websocket clang clang-tidy clang-format libclang-rt-14-dev llvm" ;;
+    chaos) packages="$packages $chaos" ;;
+    load) packages="$packages $load" ;;
+    pictures) packages="$packages $pages" ;;
+    test) packages="$packages $run $load $pages $chaos python3-pytest clang clang-tidy clang-format libclang-rt-14-dev llvm mandoc" ;;
+    fuzz) packages="$packages $build python3 clang libclang-rt-14-dev llvm" ;;
     cross) packages="$packages $build qemu-user-static" ;;
+    compose) packages="$packages python3-pytest python3-websocket docker.io docker-compose iptables mmdebstrap" ;;
     aarch64) packages="$packages gcc-aarch64-linux-gnu" ;;
     armhf) packages="$packages gcc-arm-linux-gnueabihf" ;;
     x86_64) [ "$(uname -m)" = x86_64 ] || packages="$packages gcc-x86-64-linux-gnu" ;;
@@ -82,7 +90,8 @@ apt() {
 
 # The services that would start by themselves.
 services() {
-    for unit in rabbitmq-server.service postgresql.service epmd.service epmd.socket; do
+    for unit in rabbitmq-server.service postgresql.service epmd.service epmd.socket docker.service docker.socket \
+        containerd.service prometheus.service; do
         if [ -e "/lib/systemd/system/$unit" ] || [ -e "/usr/lib/systemd/system/$unit" ]; then
             echo "$unit"
         fi

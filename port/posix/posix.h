@@ -146,4 +146,7 @@ int posix_open_file(const char *path, int flags);
 /* posix_storage.c: the names in a directory are on the disk; false with errno. */
 bool posix_sync_directory(const char *path);
 
+/* posix_storage.c: locks a file until its close, without waiting; false with errno, EWOULDBLOCK when another has it. */
+bool posix_lock(int fd);
+
 #endif

@@ -15,8 +15,7 @@ enum { BATCH_MAX = 256 };
 static uint32_t epoll_events(short poll_events)
 {
     return ((poll_events & POLLIN) != 0 ? (uint32_t)EPOLLIN : 0) |
-           ((poll_events & POLLOUT) != 0 ? (uint32_t)EPOLLOUT : 0) |
-           ((poll_events & POLLRDHUP) != 0 ? (uint32_t)EPOLLRDHUP : 0);
+           ((poll_events & POLLOUT) != 0 ? (uint32_t)EPOLLOUT : 0);
 }
 
 static bool control(struct posix *posix, int operation, int fd, uint32_t events)
@@ -76,7 +75,7 @@ size_t posix_epoll_wait(struct posix *posix, struct port_event *events, size_t e
         uint32_t flags = batch[at].events;
         uint32_t ready = ((flags & EPOLLIN) != 0 ? (uint32_t)PORT_READ : 0) |
                          ((flags & EPOLLOUT) != 0 ? (uint32_t)PORT_WRITE : 0) |
-                         ((flags & (EPOLLERR | EPOLLHUP | EPOLLRDHUP)) != 0 ? (uint32_t)PORT_HANGUP : 0);
+                         ((flags & (EPOLLERR | EPOLLHUP)) != 0 ? (uint32_t)PORT_HANGUP : 0);
         events[event_count++] = (struct port_event){.token = poller->tokens[index], .ready = ready};
     }
     return event_count;

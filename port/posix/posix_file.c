@@ -12,7 +12,7 @@
 #include "check.h"
 #include "posix.h"
 
-enum { FILE_MODE = 0644, DIRECTORY_MODE = 0755, PATH_BYTES_MAX = 4096, PIECE_BYTES_MIN = 512 };
+enum { FILE_MODE = 0644, DIRECTORY_MODE = 0755, PATH_BYTES_MAX = 4096, PIECE_BYTES_MIN = 512, OPEN_ATTEMPTS_MAX = 10 };
 
 int posix_open_file(const char *path, int flags)
 {
@@ -40,22 +40,53 @@ static bool write_all(int fd, const void *data, size_t bytes)
     return true;
 }
 
+/* Does the path still name the file that was opened by it? Whoever had it before may have moved it away meanwhile. */
+static bool is_still_named(const char *path, const struct stat *opened)
+{
+    struct stat named;
+    return stat(path, &named) == 0 && named.st_dev == opened->st_dev && named.st_ino == opened->st_ino;
+}
+
+/* PORT_CLOSED: the file was moved away before it was ours. */
+static enum port_result take_file(struct posix *posix, int fd, const char *path, uint64_t *size_bytes)
+{
+    struct stat status;
+    if (fstat(fd, &status) != 0) {
+        return posix_failed(posix, "fstat");
+    }
+    if (S_ISREG(status.st_mode)) {
+        bool locked = posix_lock(fd);
+        if (!locked && errno == EWOULDBLOCK) {
+            (void)posix_failed(posix, "lock");
+            return PORT_AGAIN;
+        }
+        /* Where there are no locks (some network file systems) it must do without. */
+        if (locked && (fstat(fd, &status) != 0 || !is_still_named(path, &status))) {
+            return PORT_CLOSED;
+        }
+    }
+    *size_bytes = (uint64_t)status.st_size;
+    return PORT_OK;
+}
+
 static enum port_result open_append(void *context, const char *path, port_file *file, uint64_t *size_bytes)
 {
     struct posix *posix = context;
-    int fd = posix_open_file(path, O_WRONLY | O_APPEND | O_CREAT);
-    if (fd < 0) {
-        return posix_failed(posix, "open");
+    enum port_result result = PORT_CLOSED;
+    for (unsigned attempt = 0; attempt < OPEN_ATTEMPTS_MAX && result == PORT_CLOSED; attempt++) {
+        int fd = posix_open_file(path, O_WRONLY | O_APPEND | O_CREAT);
+        if (fd < 0) {
+            return posix_failed(posix, "open");
+        }
+        result = take_file(posix, fd, path, size_bytes);
+        if (result == PORT_OK) {
+            *file = fd;
+        } else {
+            (void)close(fd);
+        }
     }
-    struct stat status;
-    if (fstat(fd, &status) != 0) {
-        enum port_result result = posix_failed(posix, "fstat");
-        (void)close(fd);
-        return result;
-    }
-    *file = fd;
-    *size_bytes = (uint64_t)status.st_size;
-    return PORT_OK;
+    return result == PORT_CLOSED ? posix_failed_because(posix, "open", "the file is moved away again and again")
+                                 : result;
 }
 
 static enum port_result append(void *context, port_file file, const void *data, size_t bytes)

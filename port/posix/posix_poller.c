@@ -10,16 +10,9 @@
 
 enum { WAKE_INDEX = 0 };
 
-/* Who reads or writes sees the end of the stream by that; who does neither is told of it where the system can (Linux).
- */
-#ifndef POLLRDHUP
-#define POLLRDHUP 0
-#endif
-
 static short poll_events(uint32_t interest)
 {
-    int events = ((interest & PORT_READ) != 0 ? POLLIN : 0) | ((interest & PORT_WRITE) != 0 ? POLLOUT : 0);
-    return (short)(events == 0 ? POLLRDHUP : events);
+    return (short)(((interest & PORT_READ) != 0 ? POLLIN : 0) | ((interest & PORT_WRITE) != 0 ? POLLOUT : 0));
 }
 
 static size_t rounded(size_t bytes)
@@ -134,7 +127,7 @@ void posix_watch_remove(void *context, port_socket socket)
 static uint32_t ready_bits(short events)
 {
     return ((events & POLLIN) != 0 ? (uint32_t)PORT_READ : 0) | ((events & POLLOUT) != 0 ? (uint32_t)PORT_WRITE : 0) |
-           ((events & (POLLERR | POLLHUP | POLLNVAL | POLLRDHUP)) != 0 ? (uint32_t)PORT_HANGUP : 0);
+           ((events & (POLLERR | POLLHUP | POLLNVAL)) != 0 ? (uint32_t)PORT_HANGUP : 0);
 }
 
 static size_t poll_wait(struct posix *posix, struct port_event *events, size_t event_max, int timeout_ms)

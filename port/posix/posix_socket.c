@@ -2,6 +2,7 @@
 /* Stream sockets, one system call a function where there are no options to set. Calls that a signal interrupted are
  * made again. */
 #include <errno.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
@@ -175,6 +176,17 @@ static enum port_result do_send(void *context, port_socket socket, const void *d
     return would_block(errno) ? PORT_AGAIN : posix_failed(context, "send");
 }
 
+static void do_set_patience(void *context, port_socket socket, uint32_t patience_ms)
+{
+    (void)context;
+    CHECK(patience_ms > 0 && patience_ms <= INT_MAX);
+#ifdef TCP_USER_TIMEOUT
+    (void)set_option(socket, IPPROTO_TCP, TCP_USER_TIMEOUT, (int)patience_ms); /* a dead stream tells it by itself */
+#else
+    (void)socket;
+#endif
+}
+
 static void do_shutdown_send(void *context, port_socket socket)
 {
     (void)context;
@@ -211,6 +223,7 @@ void posix_socket_functions(struct port *port)
     port->connected = do_connected;
     port->receive = do_receive;
     port->send = do_send;
+    port->set_patience = do_set_patience;
     port->shutdown_send = do_shutdown_send;
     port->close_socket = do_close_socket;
     port->local_address = do_local_address;

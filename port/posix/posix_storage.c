@@ -126,6 +126,15 @@ static enum port_result list_directory(void *context, const char *path,
 }
 
 /* flock and not fcntl: a lock by fcntl goes when the process closes any descriptor of the file. */
+bool posix_lock(int fd)
+{
+    int locked;
+    do {
+        locked = flock(fd, LOCK_EX | LOCK_NB);
+    } while (locked != 0 && errno == EINTR);
+    return locked == 0;
+}
+
 static enum port_result lock_file(void *context, const char *path, port_file *file)
 {
     struct posix *posix = context;
@@ -133,11 +142,7 @@ static enum port_result lock_file(void *context, const char *path, port_file *fi
     if (fd < 0) {
         return posix_failed(posix, "open");
     }
-    int locked;
-    do {
-        locked = flock(fd, LOCK_EX | LOCK_NB);
-    } while (locked != 0 && errno == EINTR);
-    if (locked != 0) {
+    if (!posix_lock(fd)) {
         enum port_result result = errno == EWOULDBLOCK ? PORT_AGAIN : posix_failed(posix, "lock");
         (void)close(fd);
         return result;

@@ -37,6 +37,7 @@ static void log_stage(struct gateway *gateway, const struct source *source, cons
 
 static void tell(struct gateway *gateway, const struct source *source, const struct receipt *receipt)
 {
+    gateway->counts.receipts[receipt->status]++;
     if (log_messages(&gateway->log)) {
         log_stage(gateway, source, receipt);
     }
@@ -54,7 +55,11 @@ static void tell(struct gateway *gateway, const struct source *source, const str
     if (session == NULL) {
         session = receipt->id.bytes == 0 ? NULL : session_find(&gateway->sessions, receipt->client_id);
     }
-    if (session == NULL || !receipts_want(session->receipts_mask, receipt->status)) {
+    if (session == NULL) {
+        gateway->counts.receipts_unheard++;
+        return;
+    }
+    if (!receipts_want(session->receipts_mask, receipt->status)) {
         return;
     }
     char buffer[REPLY_BYTES_MAX];
@@ -63,8 +68,17 @@ static void tell(struct gateway *gateway, const struct source *source, const str
     (void)clients_tell(gateway, session, text_span(&text));
 }
 
+static void count_stage(struct gateway *gateway, struct span queue, enum receipt_status status)
+{
+    static const enum counts_stage stages[RECEIPT_STATUS_COUNT] = {
+        [RECEIPT_ACCEPTED] = COUNTS_ACCEPTED, [RECEIPT_QUEUED] = COUNTS_QUEUED, [RECEIPT_REJECTED] = COUNTS_DROPPED};
+    size_t index = routes_queue_index(&gateway->routes, queue);
+    gateway->counts.messages[index < gateway->routes.queue_count ? index : COUNTS_ROUTE_OTHER][stages[status]]++;
+}
+
 static void on_receipt(void *context, const struct outbox_receipt *receipt)
 {
+    count_stage(context, receipt->queue, receipt->status);
     const struct receipt told = {
         .client_id = receipt->client_id,
         .id = receipt->id,
@@ -170,6 +184,7 @@ static void on_message(void *context, struct session *session, struct span body)
         }
     }
     if (fault != NULL) {
+        gateway->counts.down_refused++;
         log_event(&gateway->log, LOG_WARN, "downlink_message_refused", LOG_SPAN("client", session_client_id(session)),
                   LOG_U64("bytes", body.bytes), LOG_TEXT("reason", fault));
         return;
@@ -179,7 +194,10 @@ static void on_message(void *context, struct session *session, struct span body)
                   LOG_U64("bytes", body.bytes));
     }
     struct span client_id = session_client_id(session);
-    if (!clients_tell(gateway, session, body)) {
+    if (clients_tell(gateway, session, body)) {
+        gateway->counts.down_delivered++;
+    } else {
+        gateway->counts.down_lost++;
         log_event(&gateway->log, LOG_INFO, "downlink_message_lost", LOG_SPAN("client", client_id),
                   LOG_U64("bytes", body.bytes), LOG_TEXT("reason", "its connection is closing"));
     }

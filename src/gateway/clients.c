@@ -60,19 +60,20 @@ static void close_connection(struct gateway *gateway, struct connection_handle c
     connection_close(&gateway->server, connection, code, span_text(reason));
 }
 
-/* A send was refused: the client's own queue is full, or all chunks are lent to others who read slowly. */
-static void close_unsendable(struct gateway *gateway, struct connection_handle connection,
-                             const struct session *session)
+static void log_slow(struct gateway *gateway, struct connection_handle connection, const struct session *session,
+                     const char *cause, const char *remedy)
 {
-    uint32_t queued_bytes = connection_queued_bytes(&gateway->server, connection);
-    bool is_slow = queued_bytes >= gateway->settings->send_queue_bytes / 2;
-    log_event(&gateway->log, LOG_WARN, is_slow ? "client_slow" : "send_memory_full",
-              LOG_SPAN("client", session_client_id(session)), LOG_U64("queued_bytes", queued_bytes));
-    if (is_slow) {
-        close_connection(gateway, connection, FRAME_CLOSE_POLICY, "you do not read what is sent to you");
-    } else {
-        close_connection(gateway, connection, FRAME_CLOSE_TRY_AGAIN_LATER, "no memory left to send to you");
-    }
+    log_event(&gateway->log, LOG_WARN, "client_slow", LOG_SPAN("client", session_client_id(session)),
+              LOG_U64("queued_bytes", connection_queued_bytes(&gateway->server, connection)), LOG_TEXT("cause", cause),
+              LOG_TEXT("remedy", remedy));
+}
+
+/* A send was refused. */
+static void close_slow(struct gateway *gateway, struct connection_handle connection, const struct session *session)
+{
+    log_slow(gateway, connection, session, "it does not read, and as much waits for it as may wait",
+             "see why it does not read; SEND_QUEUE_BYTES is how much may wait");
+    close_connection(gateway, connection, FRAME_CLOSE_POLICY, "you do not read what is sent to you");
 }
 
 static enum connection_result send_span(struct gateway *gateway, struct connection_handle connection, struct span text)
@@ -89,7 +90,7 @@ bool clients_tell(struct gateway *gateway, const struct session *session, struct
     case CONNECTION_GONE:
         break;
     case CONNECTION_FULL:
-        close_unsendable(gateway, connection, session);
+        close_slow(gateway, connection, session);
         break;
     }
     return false;
@@ -110,14 +111,17 @@ static uint16_t on_request(void *context, struct connection_handle connection, c
     (void)connection;
     uint8_t mask;
     if (!client_id_valid(span_of(request->path.data + 1, request->path.bytes - 1))) {
+        gateway->counts.refused[COUNTS_BAD_CLIENT_ID]++;
         *reason = span_text("the path must be /{client_id}, with 1 to 64 of A-Z a-z 0-9 . _ ~ -");
         return HANDSHAKE_STATUS_BAD_REQUEST;
     }
     if (!receipts_parse(request->query, &mask)) {
+        gateway->counts.refused[COUNTS_BAD_RECEIPTS]++;
         *reason = span_text("receipts must be none, or some of accepted,queued,stored");
         return HANDSHAKE_STATUS_BAD_REQUEST;
     }
     if (drain_running(&gateway->drain)) {
+        gateway->counts.refused[COUNTS_RESTARTING]++;
         *reason = span_text("the gateway is restarting");
         return 503;
     }
@@ -141,11 +145,11 @@ static void on_refused(void *context, const struct port_address *peer, enum serv
 
 static bool older_silent(void *context, const struct session *older)
 {
+    // One that is not read under pressure cannot be heard. It counts as silent after the same time: that it is there is
+    // not known, and the newcomer is.
     struct gateway *gateway = context;
-    struct connection_handle connection = connection_of(older);
-    uint64_t receive_ms = connection_last_receive_ms(&gateway->server, connection);
-    return !connection_is_paused(&gateway->server, connection) &&
-           heartbeat_silent_ms(&older->heartbeat, receive_ms, gateway->now_ms) >= gateway->heartbeat.interval_ms;
+    uint64_t receive_ms = connection_last_receive_ms(&gateway->server, connection_of(older));
+    return gateway->now_ms - receive_ms >= gateway->heartbeat.interval_ms;
 }
 
 static void refuse(struct gateway *gateway, struct connection_handle connection, struct span client_id,
@@ -216,10 +220,12 @@ static void on_open(void *context, struct connection_handle connection, const st
         greet(gateway, connection, session, request->query);
         break;
     case SESSION_REFUSED_CONNECTED:
+        gateway->counts.refused[COUNTS_ALREADY_CONNECTED]++;
         refuse(gateway, connection, client_id, "already_connected", "Already connected",
                CLIENTS_CLOSE_ALREADY_CONNECTED);
         break;
     case SESSION_REFUSED_FULL:
+        gateway->counts.refused[COUNTS_MAX_CONNECTIONS]++;
         refuse(gateway, connection, client_id, "max_connections", "Max connections reached",
                FRAME_CLOSE_TRY_AGAIN_LATER);
         break;
@@ -248,6 +254,7 @@ static void say_envelope_error(struct gateway *gateway, struct session *session,
 {
     char description[ENVELOPE_DESCRIPTION_BYTES_MAX];
     struct text text = text_in(description, sizeof description);
+    gateway->counts.bad_messages[error]++;
     envelope_describe(&text, error, &gateway->json);
     say_error(gateway, session, id, envelope_error_code(error), text_span(&text));
 }
@@ -273,6 +280,7 @@ static void take(struct gateway *gateway, struct session *session, const struct 
     };
     // `readable` was asked before these bytes were read, with a bound for all they could bring.
     CHECK(outbox_take(gateway->outbox, &message, gateway->now_ms) == OUTBOX_TAKEN);
+    gateway->counts.messages[queue_index][COUNTS_TAKEN]++;
 }
 
 static void on_message(void *context, struct connection_handle connection, uint8_t *data, size_t bytes, bool is_binary)
@@ -307,6 +315,7 @@ static void on_message(void *context, struct connection_handle connection, uint8
     case ROUTE_PONG: // its bytes counted as life when they came
         break;
     case ROUTE_UNKNOWN:
+        gateway->counts.unknown_types++;
         say_error(gateway, session, envelope.id, "unknown_type", span_text("no route for this type"));
         break;
     }
@@ -351,6 +360,7 @@ void clients_resume(struct gateway *gateway)
         // Room is left although everybody was asked: this episode is over.
         log_event(&gateway->log, LOG_INFO, "busy_end", LOG_U64("told", gateway->pressure_told_count),
                   LOG_U64("duration_ms", gateway->now_ms - gateway->pressure_since_ms));
+        gateway->counts.busy_ms += gateway->now_ms - gateway->pressure_since_ms;
         gateway->pressure_since_ms = 0;
         gateway->pressure_told_count = 0;
     }
@@ -375,7 +385,7 @@ static void send_ping(struct gateway *gateway, const struct session *session)
     }
     }
     if (result == CONNECTION_FULL) {
-        close_unsendable(gateway, connection, session);
+        close_slow(gateway, connection, session);
     }
 }
 
@@ -387,6 +397,11 @@ static void on_timer(void *context, struct connection_handle connection)
         return;
     }
     if (connection_is_paused(&gateway->server, connection)) {
+        // An answer could not be read, but a machine that is gone, or knows nothing of this connection any more, is
+        // found by sending to it. What waits to be sent does that already.
+        if (connection_queued_bytes(&gateway->server, connection) == 0) {
+            send_ping(gateway, session);
+        }
         heartbeat_reset(&session->heartbeat, gateway->now_ms);
     }
     uint64_t receive_ms = connection_last_receive_ms(&gateway->server, connection);
@@ -418,11 +433,41 @@ static const char *cause_name(enum connection_cause cause)
         return "lost";
     case CONNECTION_EVICTED:
         return "evicted";
+    case CONNECTION_SLOW:
+    case CONNECTION_HOARDING:
+        return "slow";
     case CONNECTION_CAUSE_COUNT:
         break;
     }
     CHECK(false);
     return "";
+}
+
+/* Why the server ended it by itself, where that can be helped. */
+static void log_remedy(struct gateway *gateway, struct connection_handle connection, const struct session *session,
+                       enum connection_cause cause)
+{
+    switch (cause) {
+    case CONNECTION_SLOW:
+        log_slow(gateway, connection, session, "it took nothing of what waits for it during HEARTBEAT_TIMEOUT",
+                 "see why it does not read; a longer HEARTBEAT_TIMEOUT gives it more time");
+        break;
+    case CONNECTION_HOARDING:
+        log_event(&gateway->log, LOG_WARN, "send_memory_full", LOG_SPAN("client", session_client_id(session)),
+                  LOG_U64("chunks", gateway->server.chunks.block_count),
+                  LOG_TEXT("cause",
+                           "the memory for what waits to be read was lent to clients that do not read, the most "
+                           "of it to this one"),
+                  LOG_TEXT("remedy", "see why they do not read; a smaller SEND_QUEUE_BYTES lends less to each"));
+        break;
+    case CONNECTION_BY_PEER:
+    case CONNECTION_BY_OWNER:
+    case CONNECTION_BROKEN:
+    case CONNECTION_LOST:
+    case CONNECTION_EVICTED:
+    case CONNECTION_CAUSE_COUNT:
+        break;
+    }
 }
 
 static void on_closed(void *context, struct connection_handle connection, enum connection_cause cause, uint16_t code)
@@ -432,6 +477,7 @@ static void on_closed(void *context, struct connection_handle connection, enum c
     if (session == NULL) {
         return; // it was refused or taken over, and logged then
     }
+    log_remedy(gateway, connection, session, cause);
     log_event(&gateway->log, LOG_INFO, "client_closed", LOG_SPAN("client", session_client_id(session)),
               LOG_TEXT("cause", cause_name(cause)), LOG_U64("code", code), LOG_U64("messages", session->message_count),
               LOG_U64("clients", gateway->sessions.count - 1));

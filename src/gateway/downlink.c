@@ -224,6 +224,7 @@ static void on_down(void *context)
 /* For a client that is not here; its binding is left from an earlier time. */
 static void drop_stale(struct downlink *downlink, struct span client_id)
 {
+    downlink->absent_count++;
     uint32_t times = repeats_due(&downlink->told, "client_absent", 0, span_of(NULL, 0));
     if (times > 0) {
         log_event(downlink->log, LOG_INFO, "downlink_client_absent", LOG_SPAN("client", client_id),

@@ -92,6 +92,7 @@ struct downlink {
     bool settled;           /* on_settled was told */
     uint64_t hold_until_ms; /* nothing is consumed before */
     struct repeats told;
+    uint64_t absent_count; /* messages for clients that were not here */
 
     uint64_t handed_tag; /* the last delivery that was handed on */
     uint64_t acked_tag;

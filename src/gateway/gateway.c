@@ -177,6 +177,8 @@ static void init_server(struct gateway *gateway, struct arena *arena)
         .chunk_bytes = GATEWAY_CHUNK_BYTES,
         .send_queue_bytes = settings->send_queue_bytes,
         .handshake_timeout_ms = settings->handshake_timeout_ms,
+        .stall_timeout_ms = (uint32_t)gateway->heartbeat.timeout_ms,
+        .patience_ms = (uint32_t)(gateway->heartbeat.interval_ms + gateway->heartbeat.timeout_ms),
     };
     server_init(&gateway->server, arena, &options, &clients_handler, gateway, gateway->now_ms);
 }
@@ -223,6 +225,7 @@ void gateway_init(struct gateway *gateway, struct arena *arena, struct port *por
     gateway->port = port;
     gateway->now_ms = port->now_ns(port->context) / 1000000;
     gateway->wall_ms = port->wall_ms(port->context);
+    gateway->start_wall_ms = gateway->wall_ms;
     struct {
         struct siphash_key sessions;
         struct siphash_key json;
@@ -235,6 +238,8 @@ void gateway_init(struct gateway *gateway, struct arena *arena, struct port *por
     init_server(gateway, arena);
     init_outbox(gateway, arena);
     init_downlink(gateway, arena);
+    reports_init(gateway, arena);
+    gateway->arena_bytes = arena->used_bytes;
 }
 
 uint64_t gateway_spool_messages(const struct gateway *gateway, uint32_t content_bytes)
@@ -251,7 +256,7 @@ uint64_t gateway_spool_messages(const struct gateway *gateway, uint32_t content_
 
 size_t gateway_watch_max(const struct settings *settings)
 {
-    return (size_t)connection_max(settings) + LOOP_LINK_WATCHES;
+    return (size_t)connection_max(settings) + LOOP_LINK_WATCHES + (settings->admin_port > 0 ? ADMIN_WATCHES : 0);
 }
 
 static bool open_spool(struct gateway *gateway, struct text *error)
@@ -268,6 +273,40 @@ static bool open_spool(struct gateway *gateway, struct text *error)
     return false;
 }
 
+static void complain_of_port(struct gateway *gateway, struct text *error, const char *port_name, uint32_t port,
+                             const char *address_name, const char *address)
+{
+    text_string(error, port_name);
+    text_u64(error, port);
+    text_string(error, address_name);
+    text_string(error, address);
+    text_string(error, "): cannot listen: ");
+    text_string(error, gateway->port->error_text(gateway->port->context));
+    text_string(error, "; see that the address is this machine's and that nothing else has the port");
+}
+
+static bool listen_for_admin(struct gateway *gateway, struct text *error)
+{
+    const struct settings *settings = gateway->settings;
+    struct port *port = gateway->port;
+    struct port_address address;
+    if (settings->admin_port == 0) {
+        return true;
+    }
+    if (!port->parse_address(port->context, settings->admin_address, (uint16_t)settings->admin_port, &address)) {
+        text_string(error, "ADMIN_ADDRESS=");
+        text_string(error, settings->admin_address);
+        text_string(error, ": not a numeric address");
+        return false;
+    }
+    if (!admin_listen(&gateway->admin, &address)) {
+        complain_of_port(gateway, error, "ADMIN_PORT=", settings->admin_port,
+                         " (ADMIN_ADDRESS=", settings->admin_address);
+        return false;
+    }
+    return true;
+}
+
 bool gateway_listen(struct gateway *gateway, struct text *error)
 {
     const struct settings *settings = gateway->settings;
@@ -279,8 +318,9 @@ bool gateway_listen(struct gateway *gateway, struct text *error)
         text_u64(error, settings->max_connections);
         text_string(error, ": the machine does not allow ");
         text_u64(error, handle_count);
-        text_string(error, " open files (ulimit -n): ");
+        text_string(error, " open files (ulimit -n, or LimitNOFILE= of its unit): ");
         text_string(error, port->error_text(port->context));
+        text_string(error, "; allow more, or lower MAX_CONNECTIONS");
         return false;
     }
     if (!port->parse_address(port->context, settings->listen_address, (uint16_t)settings->port, &address)) {
@@ -293,12 +333,10 @@ bool gateway_listen(struct gateway *gateway, struct text *error)
         return false;
     }
     if (!server_listen(&gateway->server, &address)) {
-        text_string(error, "PORT=");
-        text_u64(error, settings->port);
-        text_string(error, " (LISTEN_ADDRESS=");
-        text_string(error, settings->listen_address);
-        text_string(error, "): cannot listen: ");
-        text_string(error, port->error_text(port->context));
+        complain_of_port(gateway, error, "PORT=", settings->port, " (LISTEN_ADDRESS=", settings->listen_address);
+        return false;
+    }
+    if (!listen_for_admin(gateway, error)) {
         return false;
     }
     char text[PORT_ADDRESS_TEXT_BYTES];
@@ -308,6 +346,10 @@ bool gateway_listen(struct gateway *gateway, struct text *error)
                   LOG_TEXT("address", text), LOG_TEXT("version", POSTERN_VERSION),
                   LOG_U64("max_connections", settings->max_connections), LOG_U64("read_bytes", gateway->read_bytes));
     }
+    if (admin_local_address(&gateway->admin, &address)) {
+        port->format_address(port->context, &address, text);
+        log_event(&gateway->log, LOG_INFO, "admin_listening", LOG_TEXT("address", text));
+    }
     // The outbox follows when the downlink's queue stands (answers.c).
     downlink_start(&gateway->downlink, gateway->now_ms);
     return true;
@@ -315,6 +357,7 @@ bool gateway_listen(struct gateway *gateway, struct text *error)
 
 void gateway_release(struct gateway *gateway)
 {
+    admin_close(&gateway->admin);
     downlink_release(&gateway->downlink);
     outbox_release(gateway->outbox);
     log_close(&gateway->log);

@@ -12,8 +12,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "admin.h"
 #include "amqp_url.h"
 #include "arena.h"
+#include "counts.h"
 #include "downlink.h"
 #include "drain.h"
 #include "heartbeat.h"
@@ -21,6 +23,8 @@
 #include "log.h"
 #include "outbox.h"
 #include "port.h"
+#include "program.h"
+#include "reports.h"
 #include "routes.h"
 #include "server.h"
 #include "session.h"
@@ -63,13 +67,6 @@ enum {
     GATEWAY_WAIT_MS_MAX = 60000
 };
 
-/* How the program ends. */
-enum gateway_exit {
-    GATEWAY_EXIT_OK = 0,       /* drained after SIGTERM */
-    GATEWAY_EXIT_FAILED = 1,   /* could not start, or was told twice to stop */
-    GATEWAY_EXIT_SETTINGS = 2, /* a setting is wrong */
-};
-
 enum gateway_turned {
     GATEWAY_TURN_ON,  /* go on */
     GATEWAY_DRAINED,  /* told to stop, and done with all there was */
@@ -98,10 +95,16 @@ struct gateway {
     struct downlink downlink;
     struct drain drain;
     struct json json;
+    struct admin admin;
+    struct reports reports;
+    struct counts counts;
+    size_t arena_bytes;
 
-    uint64_t due_ms; /* when the next turn has something to do without an event */
-    uint64_t now_ms; /* monotonic, taken once a turn */
+    uint64_t due_ms;  /* when the next turn has something to do without an event */
+    uint64_t turn_ns; /* when the present turn began; 0: there was none yet */
+    uint64_t now_ms;  /* monotonic, taken once a turn */
     int64_t wall_ms;
+    int64_t start_wall_ms;
     bool room_came;               /* the outbox has room again: clients are to be resumed in this turn */
     uint64_t pressure_since_ms;   /* of the present episode; 0: none */
     uint64_t pressure_told_count; /* clients that were told to wait in it */
@@ -124,7 +127,7 @@ bool gateway_listen(struct gateway *gateway, struct text *error);
 enum gateway_turned gateway_turn(struct gateway *gateway);
 
 /* Turns until it is told to stop and has drained, or is told again. */
-enum gateway_exit gateway_run(struct gateway *gateway);
+enum program_exit gateway_run(struct gateway *gateway);
 
 /* Gives back what the AMQP library allocated, and closes the log: before gateway_listen succeeded, or after it drained.
  * The gateway is dead after it. */

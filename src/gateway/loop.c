@@ -9,20 +9,21 @@
 #include "number.h"
 #include "usage.h"
 
-static uint64_t monotonic_ms(const struct gateway *gateway)
-{
-    return gateway->port->now_ns(gateway->port->context) / 1000000;
-}
-
+/* The clock is read twice a turn, before and after the wait: between the two readings around a turn lies its work. */
 static void wait_for_events(struct gateway *gateway, size_t *event_count)
 {
-    uint64_t now_ms = monotonic_ms(gateway);
+    uint64_t now_ns = gateway->port->now_ns(gateway->port->context);
+    if (gateway->turn_ns != 0) {
+        metrics_observe(&gateway->counts.turn_ns, now_ns - gateway->turn_ns);
+    }
+    uint64_t now_ms = now_ns / 1000000;
     uint64_t wait_ms = gateway->due_ms <= now_ms ? 0 : gateway->due_ms - now_ms;
     if (wait_ms > GATEWAY_WAIT_MS_MAX) {
         wait_ms = GATEWAY_WAIT_MS_MAX;
     }
     *event_count = gateway->port->wait(gateway->port->context, gateway->events, GATEWAY_EVENTS_MAX, (int64_t)wait_ms);
-    gateway->now_ms = monotonic_ms(gateway);
+    gateway->turn_ns = gateway->port->now_ns(gateway->port->context);
+    gateway->now_ms = gateway->turn_ns / 1000000;
     gateway->wall_ms = gateway->port->wall_ms(gateway->port->context);
 }
 
@@ -37,6 +38,9 @@ static void handle_event(struct gateway *gateway, const struct port_event *event
         break;
     case LOOP_TAG_DOWNLINK:
         downlink_on_event(&gateway->downlink, event->ready, gateway->now_ms);
+        break;
+    case LOOP_TAG_ADMIN:
+        admin_on_event(&gateway->admin, event->token, gateway->now_ms);
         break;
     default:
         CHECK(false);
@@ -100,6 +104,7 @@ enum gateway_turned gateway_turn(struct gateway *gateway)
     // Who has gone is told here, and the downlink unbinds in the same turn; what it acknowledges has been sent.
     server_flush(&gateway->server, gateway->now_ms);
     due_ms = number_smaller(due_ms, downlink_turn(&gateway->downlink, gateway->now_ms));
+    due_ms = number_smaller(due_ms, admin_turn(&gateway->admin, gateway->now_ms));
     log_flush(&gateway->log);
     gateway->due_ms = number_smaller(due_ms, server_next_ms(&gateway->server));
     if (!go_on) {
@@ -108,7 +113,7 @@ enum gateway_turned gateway_turn(struct gateway *gateway)
     return gateway->drain.state == DRAIN_DONE ? GATEWAY_DRAINED : GATEWAY_TURN_ON;
 }
 
-enum gateway_exit gateway_run(struct gateway *gateway)
+enum program_exit gateway_run(struct gateway *gateway)
 {
     enum gateway_turned turned;
     do {
@@ -117,5 +122,5 @@ enum gateway_exit gateway_run(struct gateway *gateway)
     usage_log(gateway);
     log_event(&gateway->log, LOG_INFO, "gateway_stopped");
     log_flush(&gateway->log); // who was cut short closes nothing
-    return turned == GATEWAY_DRAINED ? GATEWAY_EXIT_OK : GATEWAY_EXIT_FAILED;
+    return turned == GATEWAY_DRAINED ? PROGRAM_EXIT_OK : PROGRAM_EXIT_FAILED;
 }

@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 /* The highest byte of a poller's token. */
-enum { LOOP_TAG_SERVER = 1, LOOP_TAG_OUTBOX = 2, LOOP_TAG_DOWNLINK = 3 };
+enum { LOOP_TAG_SERVER = 1, LOOP_TAG_OUTBOX = 2, LOOP_TAG_DOWNLINK = 3, LOOP_TAG_ADMIN = 4 };
 
 enum { LOOP_LINK_WATCHES = 3 }; /* the two links' sockets and the listener */
 

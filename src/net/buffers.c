@@ -26,6 +26,10 @@ void buffer_shield(struct server *server, struct connection *connection)
         connection_remove(server, &server->partial, connection);
         connection_clear(connection, CONNECTION_PARTIAL);
     }
+    if (connection_has(connection, CONNECTION_SILENT)) {
+        connection_remove(server, &server->silent, connection);
+        connection_clear(connection, CONNECTION_SILENT);
+    }
 }
 
 /* Takes the buffer of the connection that has been partial for longest, and ends that connection. */
@@ -60,6 +64,7 @@ bool buffer_borrow(struct server *server, struct connection *connection, bool ma
         }
     }
     if (!connection_has(connection, CONNECTION_WAITING) && !connection_has(connection, CONNECTION_PARTIAL)) {
+        buffer_shield(server, connection);
         connection_append(server, &server->partial, connection);
         connection_set(connection, CONNECTION_PARTIAL);
     }

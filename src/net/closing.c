@@ -115,7 +115,8 @@ void closing_peer_ended(struct server *server, struct connection *connection)
     connection_set(connection, CONNECTION_PEER_ENDED);
 }
 
-void closing_kill(struct server *server, struct connection *connection)
+/* The socket is closed now; `cause` and `code` are those of a connection that was open. */
+static void end_now(struct server *server, struct connection *connection, enum connection_cause cause, uint16_t code)
 {
     enum connection_state from = (enum connection_state)connection->state;
     connection_move(connection, CONNECTION_DEAD);
@@ -126,10 +127,20 @@ void closing_kill(struct server *server, struct connection *connection)
     send_queue_drop(server, connection);
     connection_mark_dirty(server, connection);
     if (from == CONNECTION_OPEN) {
-        leave_open(server, connection, CONNECTION_LOST, FRAME_CLOSE_ABNORMAL);
+        leave_open(server, connection, cause, code);
     } else if (from == CONNECTION_HANDSHAKE) {
         leave_handshake(server, connection, SERVER_REFUSED_LOST, REFUSED_STATUS_NONE, span_text("The peer went away."));
     } else {
         connection_remove(server, &server->ending, connection);
     }
+}
+
+void closing_cut_off(struct server *server, struct connection *connection)
+{
+    end_now(server, connection, CONNECTION_HOARDING, FRAME_CLOSE_POLICY);
+}
+
+void closing_kill(struct server *server, struct connection *connection)
+{
+    end_now(server, connection, CONNECTION_LOST, FRAME_CLOSE_ABNORMAL);
 }

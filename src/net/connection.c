@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The table is an array of records; the free, waiting, partial and ending ones are in lists linked by index, the
- * dirty ones in a queue of their own. A generation counts up each time a record is taken, so that a handle names
+/* The table is an array of records; the free, silent, waiting, partial and ending ones are in lists linked by index,
+ * the dirty ones in a queue of their own. A generation counts up each time a record is taken, so that a handle names
  * one connection for ever (it would take four thousand million connections on one record to come around). */
 #include "connection.h"
 
@@ -32,6 +32,8 @@ static void list_clear(struct server_list *list)
 void connection_table_init(struct server *server)
 {
     list_clear(&server->vacant);
+    list_clear(&server->silent);
+    list_clear(&server->stalled);
     list_clear(&server->waiting);
     list_clear(&server->partial);
     list_clear(&server->ending);
@@ -44,6 +46,11 @@ void connection_table_init(struct server *server)
 struct connection *connection_first(const struct server *server, const struct server_list *list)
 {
     return list->first == CONNECTION_NONE ? NULL : &server->connections[list->first];
+}
+
+struct connection *connection_next(const struct server *server, const struct connection *connection)
+{
+    return connection->next == CONNECTION_NONE ? NULL : &server->connections[connection->next];
 }
 
 void connection_append(struct server *server, struct server_list *list, struct connection *connection)
@@ -133,6 +140,7 @@ void connection_give(struct server *server, struct connection *connection)
     CHECK(connection->buffer == CONNECTION_NONE && connection->send_first == CONNECTION_NONE);
     CHECK(!timer_scheduled(&connection->timer));
     CHECK(!connection_has(connection, CONNECTION_WAITING) && !connection_has(connection, CONNECTION_PARTIAL));
+    CHECK(!connection_has(connection, CONNECTION_SILENT));
     connection_move(connection, CONNECTION_FREE);
     connection_append(server, &server->vacant, connection);
     server->connection_count--;

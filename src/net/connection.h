@@ -2,13 +2,14 @@
 /* What the files of this room share: the connection's record, its life, the lists it stands in. Not for owners, who
  * know connections by handle (server.h).
  *
- * Invariants: a record is in at most one of the lists vacant, waiting, partial and ending (those that are closing or
- * lingering), and besides that at most once in dirty. It has a buffer only while a handshake, a message or a held
- * message is in it, or until the flush after its connection ended. Memory: the table and all lists are in the records.
- * Thread: the loop's. */
+ * Invariants: a record is in at most one of the lists vacant, silent, waiting, partial and ending (those that are
+ * closing or lingering), and besides that at most once in dirty. It has a buffer only while a handshake, a message or a
+ * held message is in it, or until the flush after its connection ended. Memory: the table and all lists are in the
+ * records. Thread: the loop's. */
 #ifndef POSTERN_NET_CONNECTION_H
 #define POSTERN_NET_CONNECTION_H
 
+#include "http.h"
 #include "message.h"
 #include "server.h"
 
@@ -37,7 +38,9 @@ enum {
     CONNECTION_SHUT = 1 << 10,      /* our side of the stream is ended */
     CONNECTION_PEER_ENDED = 1 << 11,
     CONNECTION_SEND_FAILED = 1 << 12, /* seen while a handler ran; acted upon in server_flush */
-    CONNECTION_PEER_V6 = 1 << 13
+    CONNECTION_PEER_V6 = 1 << 13,
+    CONNECTION_SILENT = 1 << 14, /* in the silent list */
+    CONNECTION_STALLED = 1 << 15 /* in the stalled list: bytes wait, and its socket takes none */
 };
 
 #define CONNECTION_NONE UINT32_MAX /* no record, no chunk, no buffer */
@@ -49,7 +52,7 @@ struct connection {
     struct timer_node timer;
     union {
         struct message_reader reader;
-        struct handshake_scan scan; /* in the handshake */
+        struct http_scan scan; /* in the handshake */
     } input;
     union {
         uint32_t held_bytes; /* of the message held */
@@ -114,6 +117,8 @@ struct connection *connection_take(struct server *server); /* NULL: all in use; 
 void connection_give(struct server *server, struct connection *connection);    /* a dead one */
 void connection_discard(struct server *server, struct connection *connection); /* one that never got a socket */
 struct connection *connection_first(const struct server *server, const struct server_list *list);
+/* The one behind it in its list. */
+struct connection *connection_next(const struct server *server, const struct connection *connection);
 void connection_append(struct server *server, struct server_list *list, struct connection *connection);
 void connection_remove(struct server *server, struct server_list *list, struct connection *connection);
 /* Has server_flush look at it. */
@@ -134,7 +139,7 @@ size_t buffer_tail_offset(const struct server *server);
 uint8_t *buffer_of(const struct server *server, const struct connection *connection);
 /* Sees to it that the connection has a buffer, and the turn of being evicted where it may be. False: none was left. */
 bool buffer_borrow(struct server *server, struct connection *connection, bool may_evict);
-/* Takes the connection out of those that may be evicted. */
+/* Takes the connection out of those that may be evicted or displaced. */
 void buffer_shield(struct server *server, struct connection *connection);
 /* Gives the buffer back, if there is one. */
 void buffer_return(struct server *server, struct connection *connection);
@@ -146,6 +151,11 @@ void buffer_return(struct server *server, struct connection *connection);
 bool send_queue_frame(struct server *server, struct connection *connection, enum frame_opcode opcode,
                       const struct span *parts, size_t part_count, bool is_last_word);
 bool send_queue_plain(struct server *server, struct connection *connection, struct span bytes);
+/* Answers a ping. To a peer that does not read, only the latest is answered (RFC 6455 section 5.5.3); so pongs are not
+ * counted into send_queue_bytes. */
+void send_queue_pong(struct server *server, struct connection *connection, struct span payload);
+/* Ends those whose sockets took nothing for stall_timeout_ms: called when stall_timer is due. */
+void send_queue_check_stalled(struct server *server);
 /* Sends what the socket takes. False: the connection is lost. */
 bool send_queue_push(struct server *server, struct connection *connection);
 void send_queue_drop(struct server *server, struct connection *connection);
@@ -164,6 +174,8 @@ void closing_finish(struct server *server, struct connection *connection, enum c
 void closing_linger(struct server *server, struct connection *connection);
 /* The peer ended its stream. */
 void closing_peer_ended(struct server *server, struct connection *connection);
+/* All chunks are lent, and the most to this one: its stream ends in the middle, without a word. */
+void closing_cut_off(struct server *server, struct connection *connection);
 /* The stream is dead, or its time is up. */
 void closing_kill(struct server *server, struct connection *connection);
 

@@ -118,10 +118,8 @@ static void hold(struct server *server, struct connection *connection, const str
 
 static void answer_ping(struct server *server, struct connection *connection, const struct message_event *ping)
 {
-    struct span payload = span_of(ping->data, ping->bytes);
     server->counters.pings_received++;
-    /* A peer that does not read its pongs may miss some (RFC 6455 section 5.5.3). */
-    (void)send_queue_frame(server, connection, FRAME_PONG, &payload, 1, false);
+    send_queue_pong(server, connection, span_of(ping->data, ping->bytes));
 }
 
 /* Handles input that lies outside the connection's buffer. */
@@ -237,7 +235,7 @@ static void keep_header(struct server *server, struct connection *connection, st
 
 static void read_handshake(struct server *server, struct connection *connection, bool is_hangup)
 {
-    struct handshake_scan *scan = &connection->input.scan;
+    struct http_scan *scan = &connection->input.scan;
     size_t had_bytes = scan->scanned_bytes;
     uint8_t *header = connection->buffer == CONNECTION_NONE ? server->read_scratch : buffer_of(server, connection);
     size_t bytes;
@@ -246,19 +244,19 @@ static void read_handshake(struct server *server, struct connection *connection,
         return;
     }
     struct span input = span_of(header, had_bytes + bytes);
-    switch (handshake_scan(scan, input, server->options.header_bytes_max)) {
-    case HANDSHAKE_MORE:
+    switch (http_scan(scan, input, server->options.header_bytes_max)) {
+    case HTTP_MORE:
         keep_header(server, connection, input);
         break;
-    case HANDSHAKE_WHOLE:
+    case HTTP_WHOLE:
         handle_header(server, connection, span_of(header, scan->scanned_bytes),
                       span_of(header + scan->scanned_bytes, input.bytes - scan->scanned_bytes));
         break;
-    case HANDSHAKE_TOO_LONG:
+    case HTTP_TOO_LONG:
         closing_refuse(server, connection, SERVER_REFUSED_HEADER_TOO_LARGE, HANDSHAKE_STATUS_HEADER_TOO_LARGE,
                        span_text("The request's header is too long."));
         break;
-    case HANDSHAKE_GARBAGE:
+    case HTTP_GARBAGE:
         closing_refuse(server, connection, SERVER_REFUSED_BAD_REQUEST, HANDSHAKE_STATUS_BAD_REQUEST,
                        span_text("This is not an HTTP request."));
         break;
@@ -325,6 +323,9 @@ static void stop_waiting(struct server *server, struct connection *connection)
 
 static void resume(struct server *server, struct connection *connection)
 {
+    if (connection_has(connection, CONNECTION_PAUSED)) {
+        connection->last_receive_ms = (uint32_t)server->now_ms; /* what silence there was is not known */
+    }
     stop_waiting(server, connection);
     if (connection_has(connection, CONNECTION_HELD)) {
         uint8_t *buffer = buffer_of(server, connection);

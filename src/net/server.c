@@ -16,8 +16,10 @@ enum {
     DEFAULT_ACCEPT_MAX = 64,
     DEFAULT_HANDSHAKE_TIMEOUT_MS = 10000,
     DEFAULT_CLOSE_TIMEOUT_MS = 2000,
+    DEFAULT_STALL_TIMEOUT_MS = 10000,
     CHUNK_BYTES_MIN = 512, /* an HTTP answer or a close frame fits into one */
     ACCEPT_PAUSE_MS = 100,
+    DISPLACE_AFTER_MS = 100, /* an honest client's request is there by then */
     WHEEL_SLOTS = 1024,
     WHEEL_TICK_MS = 50
 };
@@ -32,7 +34,8 @@ static void set_defaults(struct server_options *options)
                     {&options->chunk_bytes, DEFAULT_CHUNK_BYTES},
                     {&options->accept_max, DEFAULT_ACCEPT_MAX},
                     {&options->handshake_timeout_ms, DEFAULT_HANDSHAKE_TIMEOUT_MS},
-                    {&options->close_timeout_ms, DEFAULT_CLOSE_TIMEOUT_MS}};
+                    {&options->close_timeout_ms, DEFAULT_CLOSE_TIMEOUT_MS},
+                    {&options->stall_timeout_ms, DEFAULT_STALL_TIMEOUT_MS}};
     for (size_t index = 0; index < sizeof defaults / sizeof defaults[0]; index++) {
         if (*defaults[index].option == 0) {
             *defaults[index].option = defaults[index].value;
@@ -109,6 +112,7 @@ void server_stop_accepting(struct server *server)
         return;
     }
     timer_wheel_remove(&server->wheel, &server->accept_timer);
+    timer_wheel_remove(&server->wheel, &server->displace_timer);
     port->watch_remove(port->context, server->listener);
     port->close_socket(port->context, server->listener);
     server->listener = PORT_NONE;
@@ -121,18 +125,51 @@ static void pause_accepting(struct server *server)
     server->port->watch_change(server->port->context, server->listener, 0);
 }
 
-/* Whether the one closing for longest has been sent all it gets. */
-static bool can_hurry(const struct server *server)
+/* Of those closing that have been sent all they get, the one closing for longest; NULL when there is none. */
+static struct connection *first_to_hurry(const struct server *server)
 {
-    const struct connection *first = connection_first(server, &server->ending);
-    return first != NULL && first->send_bytes == 0;
+    struct connection *connection = connection_first(server, &server->ending);
+    while (connection != NULL && connection->send_bytes > 0) {
+        connection = connection_next(server, connection);
+    }
+    return connection;
+}
+
+/* The one that has been in its handshake for longest, those who have said nothing first; NULL when there is none. */
+static struct connection *oldest_handshake(const struct server *server)
+{
+    struct connection *connection = connection_first(server, &server->silent);
+    if (connection != NULL) {
+        return connection;
+    }
+    connection = connection_first(server, &server->partial);
+    while (connection != NULL && connection->state != CONNECTION_HANDSHAKE) {
+        connection = connection_next(server, connection);
+    }
+    return connection;
+}
+
+/* From when on a handshake may be displaced. Its timer tells when it began. */
+static uint64_t displaceable_ms(const struct server *server, const struct connection *connection)
+{
+    return connection->timer.due_ms - server->options.handshake_timeout_ms + DISPLACE_AFTER_MS;
+}
+
+static bool can_make_room(const struct server *server)
+{
+    if (server->vacant.count > 0 || first_to_hurry(server) != NULL) {
+        return true;
+    }
+    const struct connection *oldest = oldest_handshake(server);
+    return oldest != NULL && displaceable_ms(server, oldest) <= server->now_ms;
 }
 
 /* Accepts again, unless there is a reason not to: no listener, no record to be had, or a pause that is not over. */
 static void resume_accepting(struct server *server)
 {
     if (server->listener != PORT_NONE && !server->accepting && !timer_scheduled(&server->accept_timer) &&
-        (server->vacant.count > 0 || can_hurry(server))) {
+        can_make_room(server)) {
+        timer_wheel_remove(&server->wheel, &server->displace_timer);
         server->accepting = true;
         server->port->watch_change(server->port->context, server->listener, PORT_READ);
     }
@@ -160,32 +197,63 @@ static bool admit(struct server *server, port_socket socket, const struct port_a
     connection_set(connection, CONNECTION_READ_WATCHED | (peer->v6 ? (uint32_t)CONNECTION_PEER_V6 : 0));
     memcpy(connection->peer_bytes, peer->bytes, sizeof connection->peer_bytes);
     connection->peer_port = peer->port;
+    connection_append(server, &server->silent, connection);
+    connection_set(connection, CONNECTION_SILENT);
     timer_wheel_add(&server->wheel, &connection->timer, server->now_ms + server->options.handshake_timeout_ms);
+    if (server->options.patience_ms > 0) {
+        port->set_patience(port->context, socket, server->options.patience_ms);
+    }
     server->counters.accepted++;
     return true;
 }
 
-/* All records are in use and somebody waits: the closing ones to whom all is sent make room, longest first. Their
- * records are free after the next flush. */
-static void hurry_ending(struct server *server)
+/* The oldest handshake makes room, unless its request turns out to be there. Who is answered 408 is sent that in the
+ * next flush and can be hurried then. */
+static void displace_one(struct server *server)
 {
-    for (uint32_t count = 0; count < server->options.accept_max && can_hurry(server); count++) {
+    struct connection *connection = oldest_handshake(server);
+    if (connection == NULL) {
+        return;
+    }
+    uint64_t due_ms = displaceable_ms(server, connection);
+    if (due_ms > server->now_ms) {
+        timer_wheel_add(&server->wheel, &server->displace_timer, due_ms);
+        return;
+    }
+    receive_ready(server, connection, false);
+    if (connection->state == CONNECTION_HANDSHAKE) {
+        server->counters.displaced++;
+        closing_refuse(server, connection, SERVER_REFUSED_TIMEOUT, HANDSHAKE_STATUS_TIMEOUT,
+                       span_text("Too slow while others wait."));
+    }
+}
+
+/* All records are in use and somebody waits: the closing ones to whom all is sent make room, longest first, or else a
+ * handshake. Records are free after the next flush. */
+static void make_room(struct server *server)
+{
+    struct connection *connection = first_to_hurry(server);
+    if (connection == NULL) {
+        displace_one(server);
+    }
+    for (uint32_t count = 0; count < server->options.accept_max && connection != NULL; count++) {
         server->counters.hurried++;
-        closing_kill(server, connection_first(server, &server->ending));
+        closing_kill(server, connection);
+        connection = first_to_hurry(server);
     }
 }
 
 static void accept_some(struct server *server)
 {
     const struct port *port = server->port;
-    for (uint32_t count = 0; count < server->options.accept_max; count++) {
+    if (server->vacant.count == 0) {
+        make_room(server);
+        pause_accepting(server);
+        return;
+    }
+    for (uint32_t count = 0; count < server->options.accept_max && server->vacant.count > 0; count++) {
         port_socket socket;
         struct port_address peer;
-        if (server->vacant.count == 0) {
-            hurry_ending(server);
-            pause_accepting(server);
-            return;
-        }
         switch (port->accept(port->context, server->listener, &socket, &peer)) {
         case PORT_OK:
             if (!admit(server, socket, &peer)) {
@@ -264,8 +332,10 @@ void server_tick(struct server *server, uint64_t now_ms)
     server->now_ms = now_ms;
     struct timer_node *timer = timer_wheel_expired(&server->wheel, now_ms);
     for (; timer != NULL; timer = timer_wheel_expired(&server->wheel, now_ms)) {
-        if (timer == &server->accept_timer) {
+        if (timer == &server->accept_timer || timer == &server->displace_timer) {
             resume_accepting(server);
+        } else if (timer == &server->stall_timer) {
+            send_queue_check_stalled(server);
         } else {
             on_due(server, TIMER_OWNER(timer, struct connection, timer));
         }
@@ -301,6 +371,9 @@ static void settle(struct server *server, struct connection *connection)
     }
     if (connection->state >= CONNECTION_CLOSING) {
         buffer_return(server, connection);
+    }
+    if (connection_has(connection, CONNECTION_DIRTY)) {
+        return; /* it was cut off by what its own on_closed wrote to others: it comes up again */
     }
     if (connection->state == CONNECTION_DEAD) {
         connection_give(server, connection);

@@ -36,8 +36,14 @@
  * 408 in its handshake, and its buffer changes hands: so slow senders cannot starve the others. With buffer_count =
  * connection_max this never happens.
  *
+ * Peers that do not read. What waits for one is bounded by send_queue_bytes (and one pong) and by time: when its socket
+ * took nothing for stall_timeout_ms, it is closed with 1008. When all chunks are lent, the one for which the most waits
+ * is cut off, not the one who happens to be written to. So who does not read harms nobody else.
+ *
  * A full table. When all records are in use and somebody waits at the door, those closing for longest whose last bytes
- * are sent end without their peer's answer. So a crowd that has to be refused is refused at the pace of the loop.
+ * are sent end without their peer's answer; when there is none, the one that has been in its handshake for longest (and
+ * for 100 ms at least) is answered 408, unless its request turns out to be there. So a crowd that has to be refused is
+ * refused at the pace of the loop, and who connects and says nothing takes the place of others of that kind only.
  *
  * Memory: all from the arena at init. Thread: the loop's. Time: now_ms is the port's monotonic clock in ms, as read by
  * the owner once a turn. */
@@ -77,9 +83,9 @@ enum {
 
 enum connection_result {
     CONNECTION_OK,
-    CONNECTION_FULL, /* the peer does not read: send_queue_bytes are waiting, or all chunks are lent, although what
-                      * could be sent was sent just now. Nothing of it was queued. The owner closes the connection, or
-                      * drops what it wanted to say */
+    CONNECTION_FULL, /* the peer does not read: send_queue_bytes are waiting, or all chunks are lent and the most of
+                      * them to this one, although what could be sent was sent just now. Nothing of it was queued. The
+                      * owner closes the connection, or drops what it wanted to say */
     CONNECTION_GONE  /* closed, closing, or never was; on_closed has come or is about to */
 };
 
@@ -90,6 +96,9 @@ enum connection_cause {
     CONNECTION_BROKEN,   /* the peer broke the protocol; code: 1002, 1007 or 1009, sent to it */
     CONNECTION_LOST,     /* the stream ended or failed without a close frame; code: 1006 */
     CONNECTION_EVICTED,  /* its buffer was needed elsewhere; code: 1013, sent to it */
+    CONNECTION_SLOW, /* its socket took nothing for stall_timeout_ms; code: 1008, queued behind what it did not read */
+    CONNECTION_HOARDING, /* all chunks were lent, the most of them to it, and it did not read; code: 1008, which it
+                          * could not be sent */
     CONNECTION_CAUSE_COUNT
 };
 
@@ -98,9 +107,9 @@ enum server_refusal {
     SERVER_REFUSED_BAD_REQUEST,      /* 400: no HTTP, or not as RFC 6455 wants it */
     SERVER_REFUSED_NOT_WEBSOCKET,    /* 426 */
     SERVER_REFUSED_HEADER_TOO_LARGE, /* 431 */
-    SERVER_REFUSED_TIMEOUT,          /* 408: handshake_timeout_ms passed, or its buffer was needed elsewhere */
-    SERVER_REFUSED_BY_OWNER,         /* on_request gave another status than 101 */
-    SERVER_REFUSED_LOST,             /* the peer went away before its handshake was whole */
+    SERVER_REFUSED_TIMEOUT,  /* 408: handshake_timeout_ms passed, or its buffer or record was needed elsewhere */
+    SERVER_REFUSED_BY_OWNER, /* on_request gave another status than 101 */
+    SERVER_REFUSED_LOST,     /* the peer went away before its handshake was whole */
     SERVER_REFUSAL_COUNT
 };
 
@@ -143,6 +152,8 @@ struct server_options {
     uint32_t send_queue_bytes;     /* per connection; its frames' headers count */
     uint32_t accept_max;           /* connections a turn, 0: 64 */
     uint32_t handshake_timeout_ms; /* 0: 10000 */
+    uint32_t stall_timeout_ms;     /* for a socket to take something of what waits, 0: 10000 */
+    uint32_t patience_ms;          /* for a peer's machine to take what was sent (port.h), 0: as the system has it */
     uint32_t close_timeout_ms;     /* for the peer's close frame after ours, and again for its end of stream, 0: 2000 */
 };
 
@@ -166,6 +177,7 @@ struct server_counters {
     uint64_t sends_full; /* CONNECTION_FULL said */
     uint64_t pressures;  /* connections that began to wait */
     uint64_t hurried;    /* closing ones ended early, because the table was full and somebody waited */
+    uint64_t displaced;  /* handshakes ended early, likewise */
     uint64_t evicted;    /* buffers taken from partial senders, open or in handshake */
 };
 
@@ -187,11 +199,15 @@ struct server {
     struct pool buffers;
     struct pool chunks;
     struct timer_wheel wheel;
-    struct timer_node accept_timer; /* until accepting is tried again */
+    struct timer_node accept_timer;   /* until accepting is tried again */
+    struct timer_node displace_timer; /* until somebody who waits may take the place of a handshake */
+    struct timer_node stall_timer;    /* scheduled while some are stalled, for the first of them at the latest */
     struct server_list vacant;
+    struct server_list silent;  /* in their handshake, of which nothing is kept yet, longest first */
     struct server_list waiting; /* under pressure, in order */
     struct server_list partial; /* holders of a buffer that may be evicted, longest first */
     struct server_list ending;  /* closing, longest first */
+    struct server_list stalled; /* by first chunk: bytes wait and the socket takes none, longest first (send_queue.c) */
     struct server_list dirty;   /* something is to be done in server_flush */
     uint8_t *read_scratch;
     uint8_t *send_scratch;
@@ -259,10 +275,13 @@ void connection_set_timer(struct server *server, struct connection_handle handle
 /* True while the handle names an open connection. */
 bool connection_is_open(const struct server *server, struct connection_handle connection);
 
-/* True while pressure keeps the server from reading it: its silence then says nothing about the peer. */
+/* True while pressure keeps the server from reading it: its silence then says nothing about the peer, and an answer to
+ * a ping cannot be heard. That its machine is gone, or knows nothing of the connection any more, shows when something
+ * is sent to it (see patience_ms). */
 bool connection_is_paused(const struct server *server, struct connection_handle connection);
 
-/* When bytes last arrived from it (at first: when it was accepted); 0 for a dead handle. */
+/* When bytes last arrived from it, or when it was read again after a pause, whichever is later (at first: when it was
+ * accepted); 0 for a dead handle. */
 uint64_t connection_last_receive_ms(const struct server *server, struct connection_handle handle);
 
 /* Bytes queued and not yet taken by the socket. */

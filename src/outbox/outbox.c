@@ -41,6 +41,7 @@ static void tell(struct outbox *outbox, struct span bytes, enum receipt_status s
     const struct outbox_receipt receipt = {.client_id = parcel.client_id,
                                            .id = parcel_given_id(&parcel),
                                            .name = parcel.id,
+                                           .queue = parcel.queue,
                                            .origin = parcel.origin,
                                            .status = status,
                                            .code = span_text(code),
@@ -233,8 +234,10 @@ enum outbox_taken outbox_take(struct outbox *outbox, const struct outbox_message
         log_event(outbox->log, LOG_INFO, "message_taken", LOG_SPAN("client", message->client_id), LOG_SPAN("id", name),
                   LOG_U64("seq", message->origin.seq), LOG_SPAN("type", message->type));
     }
-    flow_push(&outbox->flow, pack(outbox, message, name, bytes, bytes_max), now_ms);
+    size_t parcel_bytes = pack(outbox, message, name, bytes, bytes_max);
+    flow_push(&outbox->flow, parcel_bytes, now_ms);
     outbox->counters.taken_count++;
+    outbox->counters.taken_bytes += SPOOL_RECORD_BYTES(parcel_bytes);
     outbox->counters.depth_peak_count = number_larger(outbox->counters.depth_peak_count, depth_count(outbox));
     return OUTBOX_TAKEN;
 }

@@ -72,8 +72,9 @@ enum outbox_taken {
 
 struct outbox_receipt {
     struct span client_id;
-    struct span id;              /* empty if the client gave none */
-    struct span name;            /* the id it goes by: the client's, or the one that was made for it */
+    struct span id;   /* empty if the client gave none */
+    struct span name; /* the id it goes by: the client's, or the one that was made for it */
+    struct span queue;
     struct outbox_origin origin; /* of an earlier start's message: none that there is */
     enum receipt_status status;  /* RECEIPT_ACCEPTED, RECEIPT_QUEUED or RECEIPT_REJECTED */
     struct span code;            /* with RECEIPT_REJECTED */
@@ -115,6 +116,7 @@ struct outbox_options {
 /* For metrics and readiness. */
 struct outbox_counters {
     uint64_t taken_count;
+    uint64_t taken_bytes;     /* of these, as records of the spool */
     uint64_t refused_count;   /* outbox_take found it full */
     uint64_t published_count; /* repeats included */
     uint64_t replayed_count;  /* of these, repeats */

@@ -52,10 +52,10 @@ bool parcel_open(struct span bytes, struct parcel *parcel)
     size_t client_bytes = head[21];
     size_t type_bytes = head[22];
     size_t id_bytes = head[23];
-    if (body_bytes == 0 ||
-        queue_bytes + client_bytes + type_bytes + id_bytes + body_bytes != bytes.bytes - PARCEL_HEAD_BYTES ||
-        queue_bytes == 0 || client_bytes == 0 || client_bytes > CLIENT_ID_BYTES_MAX || type_bytes == 0 ||
-        type_bytes > MESSAGE_TYPE_BYTES_MAX || id_bytes == 0 || id_bytes > PARCEL_ID_BYTES_MAX || head[24] > 1) {
+    uint64_t parts_bytes = (uint64_t)queue_bytes + client_bytes + type_bytes + id_bytes + body_bytes;
+    if (body_bytes == 0 || parts_bytes != bytes.bytes - PARCEL_HEAD_BYTES || queue_bytes == 0 || client_bytes == 0 ||
+        client_bytes > CLIENT_ID_BYTES_MAX || type_bytes == 0 || type_bytes > MESSAGE_TYPE_BYTES_MAX || id_bytes == 0 ||
+        id_bytes > PARCEL_ID_BYTES_MAX || head[24] > 1) {
         return false;
     }
     const uint8_t *at = head + PARCEL_HEAD_BYTES;

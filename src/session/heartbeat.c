@@ -26,10 +26,3 @@ struct heartbeat_decision heartbeat_decide(struct heartbeat *heartbeat, const st
     *heartbeat = (struct heartbeat){.mark_ms = now_ms, .pinged = true};
     return (struct heartbeat_decision){HEARTBEAT_PING, now_ms + settings->timeout_ms};
 }
-
-uint64_t heartbeat_silent_ms(const struct heartbeat *heartbeat, uint64_t receive_ms, uint64_t now_ms)
-{
-    // While pinged, mark_ms is the ping's time and says nothing about the client.
-    uint64_t from_ms = heartbeat->pinged || receive_ms > heartbeat->mark_ms ? receive_ms : heartbeat->mark_ms;
-    return now_ms > from_ms ? now_ms - from_ms : 0;
-}

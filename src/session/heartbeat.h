@@ -40,7 +40,4 @@ void heartbeat_reset(struct heartbeat *heartbeat, uint64_t now_ms);
 struct heartbeat_decision heartbeat_decide(struct heartbeat *heartbeat, const struct heartbeat_settings *settings,
                                            uint64_t receive_ms, uint64_t now_ms);
 
-/* How long the client has been silent. */
-uint64_t heartbeat_silent_ms(const struct heartbeat *heartbeat, uint64_t receive_ms, uint64_t now_ms);
-
 #endif

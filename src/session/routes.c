@@ -49,6 +49,15 @@ struct span routes_queue(const struct routes *routes, size_t index)
     return span_of(routes->queues[index].name, routes->queues[index].name_bytes);
 }
 
+size_t routes_queue_index(const struct routes *routes, struct span name)
+{
+    size_t index = 0;
+    while (index < routes->queue_count && !span_equal(routes_queue(routes, index), name)) {
+        index++;
+    }
+    return index;
+}
+
 static struct span trimmed(struct span text)
 {
     while (text.bytes > 0 && (text.data[0] == ' ' || text.data[0] == '\t')) {
@@ -138,20 +147,18 @@ static bool add_queue(struct routes *routes, struct span queue, uint16_t *queue_
         return refuse(error, "the queue's name ", queue,
                       " is not 1 to 255 bytes without blanks, or begins with amq., which is the broker's own");
     }
-    for (size_t index = 0; index < routes->queue_count; index++) {
-        if (span_equal(routes_queue(routes, index), queue)) {
-            *queue_index = (uint16_t)index;
-            return true;
-        }
+    size_t index = routes_queue_index(routes, queue);
+    *queue_index = (uint16_t)index;
+    if (index < routes->queue_count) {
+        return true;
     }
-    if (routes->queue_count == ROUTES_QUEUES_MAX) {
+    if (index == ROUTES_QUEUES_MAX) {
         return refuse(error, "too many queues, at ", queue, "");
     }
-    size_t index = routes->queue_count++;
+    routes->queue_count++;
     memcpy(routes->queues[index].name, queue.data, queue.bytes);
     routes->queues[index].name[queue.bytes] = '\0';
     routes->queues[index].name_bytes = (uint8_t)queue.bytes;
-    *queue_index = (uint16_t)index;
     return true;
 }
 

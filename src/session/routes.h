@@ -56,7 +56,8 @@ bool routes_parse(struct routes *routes, struct span setting, struct text *error
 
 struct route routes_find(const struct routes *routes, struct span type);
 
-/* The name of queue `index`, terminated after its end. */
+/* The name of queue `index`, terminated after its end; and back, queue_count for a name that is none of them. */
 struct span routes_queue(const struct routes *routes, size_t index);
+size_t routes_queue_index(const struct routes *routes, struct span name);
 
 #endif

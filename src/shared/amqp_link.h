@@ -208,6 +208,8 @@ void amqp_link_close(struct amqp_link *link, uint64_t now_ms);
 
 enum amqp_link_state amqp_link_state(const struct amqp_link *link);
 bool amqp_link_blocked(const struct amqp_link *link);
+/* How long the broker was in alarms, the present one too. */
+uint64_t amqp_link_blocked_ms(const struct amqp_link *link, uint64_t now_ms);
 const struct amqp_link_counters *amqp_link_counters(struct amqp_link *link);
 /* What still waits in the out buffer, and what more would fit. */
 size_t amqp_link_out_bytes(const struct amqp_link *link);

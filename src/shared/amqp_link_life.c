@@ -719,6 +719,11 @@ bool amqp_link_blocked(const struct amqp_link *link)
     return link->is_blocked;
 }
 
+uint64_t amqp_link_blocked_ms(const struct amqp_link *link, uint64_t now_ms)
+{
+    return link->counters.blocked_ms + (link->is_blocked ? now_ms - link->blocked_since_ms : 0);
+}
+
 const struct amqp_link_counters *amqp_link_counters(struct amqp_link *link)
 {
     const struct amqp_wire_counters *wire = &link->wire.counters;

@@ -18,6 +18,8 @@
 
 #define RETRY_NS UINT64_C(1000000000)
 
+enum { NUMBERED_BYTES = LOG_PATH_BYTES_MAX + LOG_PLACE_BYTES + sizeof ".99" - 1 };
+
 static const char cut_mark[] = " cut=1";
 enum { CUT_MARK_BYTES = sizeof cut_mark - 1, SECOND_BYTES = sizeof "2026-11-23T07:21:11." - 1, COPY_BYTES_MAX = 4096 };
 
@@ -54,12 +56,39 @@ static void make_folder(const struct log *log)
     (void)log->port->make_directory(log->port->context, folder);
 }
 
+/* Fills `path`: the options' path for place 1, with "-2" before its suffix for place 2, and so on. */
+static void choose_path(struct log *log, uint32_t place)
+{
+    struct span given = span_text(log->options.path);
+    size_t suffix_at = given.bytes;
+    while (suffix_at > 0 && given.data[suffix_at - 1] != '.' && given.data[suffix_at - 1] != '/') {
+        suffix_at--;
+    }
+    /* The dot of "logs/app.log" begins a suffix; that of ".hidden" or of a folder does not. */
+    bool has_suffix = suffix_at > 1 && given.data[suffix_at - 1] == '.' && given.data[suffix_at - 2] != '/';
+    suffix_at = has_suffix ? suffix_at - 1 : given.bytes;
+    struct text text = text_in(log->path, sizeof log->path - 1);
+    text_bytes(&text, span_of(given.data, suffix_at));
+    if (place > 1) {
+        text_char(&text, '-');
+        text_u64(&text, place);
+    }
+    text_bytes(&text, span_of(given.data + suffix_at, given.bytes - suffix_at));
+    CHECK(!text.truncated);
+    log->path[text.used_bytes] = '\0';
+}
+
 static bool open_file(struct log *log)
 {
     make_folder(log);
     uint64_t bytes = 0;
     port_file file = PORT_NONE;
-    if (log->port->open_append(log->port->context, log->options.path, &file, &bytes) != PORT_OK) {
+    enum port_result result = PORT_AGAIN;
+    for (uint32_t place = 1; place <= LOG_PLACES_MAX && result == PORT_AGAIN; place++) {
+        choose_path(log, place);
+        result = log->port->open_append(log->port->context, log->path, &file, &bytes);
+    }
+    if (result != PORT_OK) {
         return false;
     }
     log->file = file;
@@ -76,10 +105,11 @@ static void close_file(struct log *log)
     }
 }
 
-static void numbered_path(const struct log *log, uint32_t number, char path[LOG_PATH_BYTES_MAX + 8])
+/* `path` has room for the log's and a number of two digits. */
+static void numbered_path(const struct log *log, uint32_t number, char path[NUMBERED_BYTES])
 {
-    struct text text = text_in(path, LOG_PATH_BYTES_MAX + 7);
-    text_string(&text, log->options.path);
+    struct text text = text_in(path, NUMBERED_BYTES - 1);
+    text_string(&text, log->path);
     if (number > 0) {
         text_char(&text, '.');
         text_u64(&text, number);
@@ -88,11 +118,11 @@ static void numbered_path(const struct log *log, uint32_t number, char path[LOG_
     path[text.used_bytes] = '\0';
 }
 
+/* The file stays ours while it is moved, so that nobody takes it for the fresh one. */
 static bool rotate(struct log *log)
 {
-    char from[LOG_PATH_BYTES_MAX + 8];
-    char to[LOG_PATH_BYTES_MAX + 8];
-    close_file(log);
+    char from[NUMBERED_BYTES];
+    char to[NUMBERED_BYTES];
     enum port_result result = PORT_OK;
     for (uint32_t number = log->options.file_count - 1; number > 0; number--) {
         numbered_path(log, number - 1, from);
@@ -100,6 +130,7 @@ static bool rotate(struct log *log)
         /* Not all numbers are there at first; only the file itself must move. */
         result = log->port->rename(log->port->context, from, to);
     }
+    close_file(log);
     return result == PORT_OK && open_file(log);
 }
 
@@ -153,7 +184,7 @@ static void note_failure(struct log *log)
     log->retry_ns = log->port->now_ns(log->port->context) + RETRY_NS;
     if (!log->failing) {
         log->failing = true;
-        (void)fprintf(stderr, "postern: the log %s cannot be written: %s\n", log->options.path,
+        (void)fprintf(stderr, "postern: the log %s cannot be written: %s\n", log->path,
                       log->port->error_text(log->port->context));
     }
 }
@@ -223,6 +254,7 @@ void log_open(struct log *log, const struct port *port, struct arena *arena, con
     log->buffer_bytes_max =
         options->file_bytes_max < LOG_BUFFER_BYTES_MAX ? (size_t)options->file_bytes_max : LOG_BUFFER_BYTES_MAX;
     log->buffer = arena_take(arena, "log buffer", log->buffer_bytes_max, 1);
+    log->recent = arena_take(arena, "latest warnings of the log", LOG_RECENT_LINES, sizeof *log->recent);
     if (!arena_measuring(arena) && !open_file(log)) {
         note_failure(log);
     }
@@ -365,8 +397,17 @@ static void put_time(struct log *log, struct text *line)
     text_char(line, 'Z');
 }
 
+static void keep_recent(struct log *log, struct span line)
+{
+    struct log_recent *recent = &log->recent[log->recent_count++ % LOG_RECENT_LINES];
+    bool is_whole = line.bytes <= sizeof recent->line;
+    recent->bytes = is_whole ? line.bytes : utf8_valid_bytes(span_of(line.data, sizeof recent->line));
+    memcpy(recent->line, line.data, recent->bytes);
+}
+
 void log_write(struct log *log, enum log_level level, const struct log_field *fields, size_t field_count)
 {
+    log->line_counts[level]++;
     if (log->buffer_bytes_max - log->buffer_bytes < LOG_LINE_BYTES_MAX) {
         log_flush(log);
     }
@@ -388,6 +429,9 @@ void log_write(struct log *log, enum log_level level, const struct log_field *fi
     line.capacity_bytes = LOG_LINE_BYTES_MAX;
     if (!whole) {
         text_string(&line, cut_mark);
+    }
+    if (level <= LOG_WARN) {
+        keep_recent(log, text_span(&line));
     }
     text_char(&line, '\n');
     log->buffer_bytes += line.used_bytes;

@@ -5,13 +5,15 @@
  *
  * Lines gather in a buffer and reach the file with log_flush, once a turn of the loop, in one write. A file never
  * grows beyond file_bytes_max: before a write that would pass it, FILE becomes FILE.1, FILE.1 becomes FILE.2 and so
- * on, file_count files in all. A log that cannot be written never stops the program: stderr is told once, lines wait
- * in the buffer, what comes when it is full is lost and counted, and the log tells when it is well again. A standard
- * output that takes nothing (a pipe that nobody empties) never stops it either: its copies are dropped, counted, and
- * told when it takes lines again.
+ * on, file_count files in all. A file is one program's alone: where another that runs has FILE, this one writes to
+ * FILE-2 or the next that is free (logs/websocket.log, logs/websocket-2.log). A log that cannot be written never stops
+ * the program: stderr is told once, lines wait in the buffer, what comes when it is full is lost and counted, and the
+ * log tells when it is well again. A standard output that takes nothing (a pipe that nobody empties) never stops it
+ * either: its copies are dropped, counted, and told when it takes lines again. The latest lines at LOG_WARN or above
+ * stay in memory too, for who asks what is wrong.
  *
  * Invariant: no line is longer than LOG_LINE_BYTES_MAX, none holds a control character, and each ends in a newline; a
- * value that does not fit is cut. Memory: a buffer from the arena. Thread: the loop's. */
+ * value that does not fit is cut. Memory: a buffer and the latest warnings, from the arena. Thread: the loop's. */
 #ifndef POSTERN_SHARED_LOG_H
 #define POSTERN_SHARED_LOG_H
 
@@ -26,7 +28,17 @@ struct port;
 
 enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
 
-enum { LOG_LINE_BYTES_MAX = 2048, LOG_PATH_BYTES_MAX = 255, LOG_BUFFER_BYTES_MAX = 64 * 1024 };
+enum { LOG_LEVEL_COUNT = LOG_DEBUG + 1 };
+
+enum {
+    LOG_LINE_BYTES_MAX = 2048,
+    LOG_PATH_BYTES_MAX = 255, /* as given */
+    LOG_BUFFER_BYTES_MAX = 64 * 1024,
+    LOG_PLACES_MAX = 1000,       /* programs that can have the same path */
+    LOG_PLACE_BYTES = 8,         /* what the place adds to the path, with the terminator */
+    LOG_RECENT_LINES = 16,       /* at LOG_WARN or above, kept in memory */
+    LOG_RECENT_LINE_BYTES = 512, /* of each; the rest is cut */
+};
 
 enum log_field_kind { LOG_FIELD_SPAN, LOG_FIELD_TEXT, LOG_FIELD_U64, LOG_FIELD_I64 };
 
@@ -55,10 +67,16 @@ struct log_options {
     bool messages;           /* LOG_MESSAGES: see log_messages */
 };
 
+struct log_recent {
+    size_t bytes;
+    char line[LOG_RECENT_LINE_BYTES];
+};
+
 struct log {
     const struct port *port;
     struct log_options options;
-    int32_t file; /* a port_file */
+    char path[LOG_PATH_BYTES_MAX + LOG_PLACE_BYTES]; /* of the file: the options' path, or with its place in it */
+    int32_t file;                                    /* a port_file */
     uint64_t file_bytes;
     uint64_t whole_bytes; /* up to where the file holds whole lines */
     char *buffer;         /* buffer_bytes_max */
@@ -66,13 +84,16 @@ struct log {
     size_t buffer_bytes;
     int64_t second; /* whose text is in second_text */
     char second_text[24];
-    bool failing;         /* the last write did not reach the file */
-    uint64_t retry_ns;    /* when it is tried again */
-    uint64_t lost_lines;  /* since it fails */
-    uint64_t lost_total;  /* since start */
-    uint64_t write_count; /* writes that reached the file */
-    size_t copied_bytes;  /* of the buffer, that were offered to stdout */
-    uint64_t copies_lost; /* lines, since stdout took the last one */
+    bool failing;                          /* the last write did not reach the file */
+    uint64_t retry_ns;                     /* when it is tried again */
+    uint64_t lost_lines;                   /* since it fails */
+    uint64_t lost_total;                   /* since start */
+    uint64_t write_count;                  /* writes that reached the file */
+    size_t copied_bytes;                   /* of the buffer, that were offered to stdout */
+    uint64_t copies_lost;                  /* lines, since stdout took the last one */
+    uint64_t line_counts[LOG_LEVEL_COUNT]; /* since start, the lost ones too */
+    struct log_recent *recent;             /* LOG_RECENT_LINES: line n stands at n modulo that */
+    uint64_t recent_count;                 /* that there ever were */
 };
 
 /* Takes the buffer and, unless the arena measures, makes the file's folder and opens the file. A file that
@@ -91,6 +112,14 @@ void log_close(struct log *log);
 static inline bool log_enabled(const struct log *log, enum log_level level)
 {
     return level <= log->options.level;
+}
+
+/* A line at LOG_WARN or above, without its newline, by its number: from the latest, recent_count - 1, back to
+ * LOG_RECENT_LINES before that. */
+static inline struct span log_recent_line(const struct log *log, uint64_t number)
+{
+    const struct log_recent *recent = &log->recent[number % LOG_RECENT_LINES];
+    return span_of(recent->line, recent->bytes);
 }
 
 /* Whether each message's stages are logged (LOG_MESSAGES=1). */

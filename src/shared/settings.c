@@ -58,11 +58,15 @@ static void write_value(struct text *out, const struct setting *row, struct span
     } else {
         text_bytes(&masked, value);
     }
-    for (size_t index = 0; index < masked.used_bytes && index < SHOWN_BYTES_MAX; index++) {
-        uint8_t byte = (uint8_t)masked.data[index];
+    struct span shown = text_span(&masked);
+    if (shown.bytes > SHOWN_BYTES_MAX) {
+        shown.bytes = utf8_valid_bytes(span_of(shown.data, SHOWN_BYTES_MAX)); /* no half of a character */
+    }
+    for (size_t index = 0; index < shown.bytes; index++) {
+        uint8_t byte = shown.data[index];
         text_bytes(out, byte < ' ' || byte == 0x7F ? span_text("?") : span_of(&byte, 1));
     }
-    text_string(out, masked.used_bytes > SHOWN_BYTES_MAX ? "..." : "");
+    text_string(out, shown.bytes < masked.used_bytes ? "..." : "");
 }
 
 /* Begins the error line: "place: NAME=value". */

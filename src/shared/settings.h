@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Every setting of both programs, in one table: name, type, unit, default, range, help. It reads the environment and a
- * .env file, refuses with one line what is wrong, and makes `.env.template` and the README's table.
+ * .env file, refuses with one line what is wrong, and makes `.env.template`, doc/settings.md and the manual pages'
+ * lists.
  *
  * A value comes from the environment, else from .env, else it is the default; an empty value counts as none. Only the
  * program's own settings are judged, but a name that nobody knows is refused wherever .env is read.
@@ -70,6 +71,8 @@ struct settings {
     uint32_t processor_prefetch;
 
     /* Both programs'. */
+    char admin_address[64];                         /* ADMIN_ADDRESS or PROCESSOR_ADMIN_ADDRESS; a numeric address */
+    uint32_t admin_port;                            /* ADMIN_PORT or PROCESSOR_ADMIN_PORT; 0: no admin pages */
     char rabbitmq_url[SETTINGS_TEXT_BYTES_MAX + 1]; /* one or several, separated by commas */
     enum settings_queue_type queue_type;
     uint32_t amqp_heartbeat_s;
@@ -106,8 +109,10 @@ void settings_print(const struct settings *settings, const struct settings_sourc
 /* A URL, or several separated by commas, with each password as ***; for logs too. */
 void settings_mask_url(struct text *out, struct span url);
 
-/* The whole of `.env.template`, and the README's table in Markdown; 32 KiB are enough for each. */
+/* The whole of `.env.template`, the table in doc/settings.md, and what a program's manual page lists, in mdoc; 32 KiB
+ * are enough for each. */
 void settings_template(struct text *out);
 void settings_markdown(struct text *out);
+void settings_manual(struct text *out, enum settings_program program);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What is written out of the table: the effective settings, the template and the Markdown table. The first is itself
- * right .env text: the origin stands in a comment. */
+/* What is written out of the table: the effective settings, the template, the Markdown table and the manual pages'
+ * lists. The first is itself right .env text: the origin stands in a comment. */
 #include "check.h"
 #include "settings.h"
 #include "settings_table.h"
@@ -79,15 +79,39 @@ void settings_mask_url(struct text *out, struct span url)
     }
 }
 
+/* A value (which holds no control characters) as it stands in .env: in quotes where it would not come through without.
+ */
+static void write_value(struct text *out, const char *value)
+{
+    if (strpbrk(value, " #$'\"\\") == NULL) {
+        text_string(out, value);
+    } else if (strchr(value, '\'') == NULL) {
+        text_char(out, '\'');
+        text_string(out, value);
+        text_char(out, '\'');
+    } else {
+        text_char(out, '"');
+        for (; *value != '\0'; value++) {
+            text_string(out, *value == '"' || *value == '\\' || *value == '$' ? "\\" : "");
+            text_char(out, *value);
+        }
+        text_char(out, '"');
+    }
+}
+
 static void write_text(struct text *out, const struct setting *row, const char *value)
 {
+    char masked_memory[2 * SETTINGS_TEXT_BYTES_MAX + 1];
+    struct text masked = text_in(masked_memory, sizeof masked_memory - 1);
     if (row->secret) {
-        text_string(out, "***");
+        text_string(&masked, "***");
     } else if (row->type == SETTING_BROKERS || row->type == SETTING_DATABASE) {
-        settings_mask_url(out, span_text(value));
+        settings_mask_url(&masked, span_text(value));
     } else {
-        text_string(out, value);
+        text_string(&masked, value);
     }
+    masked_memory[masked.used_bytes] = '\0';
+    write_value(out, masked_memory);
 }
 
 static void write_effective(struct text *out, const struct settings *settings, const struct setting *row)
@@ -170,32 +194,34 @@ static bool begins_group(size_t index)
     return index == 0 || settings_table[index].programs != settings_table[index - 1].programs;
 }
 
-/* Whether a value would not come through as it is without quotes. */
-static bool needs_quotes(const char *value)
+/* The line above a setting's own: its range, and what its default is. */
+static void template_note(struct text *out, const struct setting *row)
 {
-    return strpbrk(value, " #$'\"\\") != NULL;
+    text_string(out, "# ");
+    settings_write_range(out, row);
+    text_string(out, row->required ? "; no default, for example:" : "; default:");
+    if (row->default_text == NULL && !row->required) {
+        text_char(out, ' ');
+        text_string(out, row->default_note);
+    }
+    text_char(out, '\n');
 }
 
+/* docker-compose has no defaults of its own, so its settings stand without a #. */
 static void template_line(struct text *out, const struct setting *row)
 {
     const char *value = row->default_text != NULL ? row->default_text : row->required ? row->default_note : "";
     text_string(out, "\n# ");
     text_string(out, row->help);
-    text_string(out, "\n# ");
+    text_char(out, '\n');
     if (row->programs != SETTINGS_COMPOSE) {
-        settings_write_range(out, row);
-        text_string(out, "; ");
+        template_note(out, row);
+        text_char(out, '#');
     }
-    text_string(out, row->required ? "no default, for example:" : "default:");
-    if (row->default_text == NULL && !row->required) {
-        text_char(out, ' ');
-        text_string(out, row->default_note);
-    }
-    text_string(out, "\n#");
     text_string(out, row->name);
-    text_string(out, needs_quotes(value) ? "='" : "=");
-    text_string(out, value);
-    text_string(out, needs_quotes(value) ? "'\n" : "\n");
+    text_char(out, '=');
+    write_value(out, value);
+    text_char(out, '\n');
 }
 
 void settings_template(struct text *out)
@@ -251,5 +277,43 @@ void settings_markdown(struct text *out)
         text_string(out, " | ");
         write_cell(out, row->help);
         text_string(out, " |\n");
+    }
+}
+
+/* A line of text in a manual page: what mdoc would take for its own is escaped. */
+static void manual_line(struct text *out, const char *line)
+{
+    text_string(out, line[0] == '.' || line[0] == '\'' ? "\\&" : "");
+    for (; *line != '\0'; line++) {
+        text_string(out, *line == '\\' ? "\\e" : "");
+        if (*line != '\\') {
+            text_char(out, *line);
+        }
+    }
+    text_char(out, '\n');
+}
+
+void settings_manual(struct text *out, enum settings_program program)
+{
+    for (size_t index = 0; index < settings_table_count; index++) {
+        const struct setting *row = &settings_table[index];
+        if ((row->programs & (uint32_t)program) == 0) {
+            continue;
+        }
+        text_string(out, ".It Ev ");
+        text_string(out, row->name);
+        text_char(out, '\n');
+        manual_line(out, row->help);
+        char line_memory[1024];
+        struct text line = text_in(line_memory, sizeof line_memory - 1);
+        text_char(&line, '(');
+        settings_write_range(&line, row);
+        text_string(&line, row->required ? "; no default)" : "; default: ");
+        if (!row->required) {
+            text_string(&line, row->default_text != NULL ? row->default_text : row->default_note);
+            text_char(&line, ')');
+        }
+        line_memory[line.used_bytes] = '\0';
+        manual_line(out, line_memory);
     }
 }

@@ -2,10 +2,8 @@
 /* The opening handshake of a WebSocket, the server's side (RFC 6455 section 4.2, over RFC 9112): reads a request,
  * writes the answer. Bytes in, values out: no socket, no clock.
  *
- * Reading has two steps. `handshake_scan` looks at each byte once, as it arrives, and says when the header is whole
- * or can no longer become one; `handshake_parse` then reads the whole header in one pass. The grammar is taken
- * strictly: CRLF alone ends a line, folded lines and blanks before a colon are refused, and so is every character
- * that RFC 9110 does not allow in its place.
+ * `http_scan` (http.h) says when the header is whole or can no longer become one; `handshake_parse` then reads it in
+ * one pass.
  *
  * Memory: the caller's; the spans of a request point into the header it gave. Thread: any. */
 #ifndef POSTERN_WEBSOCKET_HANDSHAKE_H
@@ -34,19 +32,6 @@ enum {
     HANDSHAKE_STATUS_HEADER_TOO_LARGE = 431
 };
 
-/* How far the search for the header's end has come: zero at the start, kept between reads. */
-struct handshake_scan {
-    uint16_t scanned_bytes; /* of the header, from its beginning */
-    uint8_t state;
-};
-
-enum handshake_progress {
-    HANDSHAKE_MORE,     /* all bytes looked at, the header is not whole yet */
-    HANDSHAKE_WHOLE,    /* the header is scan->scanned_bytes long; what follows is not part of it */
-    HANDSHAKE_TOO_LONG, /* longer than header_bytes_max: 431 */
-    HANDSHAKE_GARBAGE   /* a byte that no HTTP header can hold here: 400 */
-};
-
 /* A client's request for an upgrade, whole and valid. Spans are as sent: nothing is percent-decoded. */
 struct handshake_request {
     struct span path;  /* from the '/' on, without the query; at least one byte */
@@ -60,11 +45,7 @@ struct handshake_refusal {
     const char *reason;
 };
 
-/* Looks at the bytes of `input` (all of the header received so far, from its first byte) that were not looked at
- * yet. header_bytes_max: at most 65535. After TOO_LONG or GARBAGE the scan is over. */
-enum handshake_progress handshake_scan(struct handshake_scan *scan, struct span input, size_t header_bytes_max);
-
-/* Reads a whole header as handshake_scan measured it. True: `request` is a valid upgrade to WebSocket version 13.
+/* Reads a whole header as http_scan measured it. True: `request` is a valid upgrade to WebSocket version 13.
  * False: `refusal` says why: 426 for well-formed HTTP that asks for no WebSocket or for another version of it, 400
  * for all else. */
 bool handshake_parse(struct span header, struct handshake_request *request, struct handshake_refusal *refusal);

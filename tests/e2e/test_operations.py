@@ -103,8 +103,8 @@ def test_logs_rotate_within_their_bounds(pipeline):
         wait_until(rotated, 60, "three log files")
         for _ in range(10):
             rotated()
-    files = list(folder.iterdir())
-    assert len(files) == 3, files
+    # What is still being logged may be turning them just now.
+    files = wait_until(lambda: len(found := list(folder.iterdir())) == 3 and found, 20, "three files again")
     assert all(path.stat().st_size <= 65536 + 4096 for path in files), [path.stat().st_size for path in files]
 
 
@@ -144,7 +144,7 @@ def test_a_log_that_cannot_be_written_stops_nothing(pipeline):
 def test_a_wrong_setting_stops_the_start_with_one_line(tmp_path, program, name, value):
     settings = {"RABBITMQ_URL": "amqp://127.0.0.1:1", "DATABASE_URL": "postgresql://127.0.0.1:1/x", name: value}
     code, said = run_program(program, tmp_path, **settings)
-    assert code not in (0, 99) and code > 0
+    assert code == 2
     lines = [line for line in said.splitlines() if name in line]
     assert len(lines) == 1 and len(said.splitlines()) == 1, said
 
@@ -183,13 +183,48 @@ def test_a_taken_port_is_one_clear_line(pipeline):
     gateway = pipeline.gateway()
     code, said = run_program("postern-gateway", pipeline.folder / "second", PORT=str(gateway.port),
                              LISTEN_ADDRESS="127.0.0.1", RABBITMQ_URL=pipeline.rabbitmq_url)
-    assert code > 0
-    assert str(gateway.port) in said, said
+    assert code == 1
+    assert f"PORT={gateway.port}" in said and "nothing else has the port" in said and len(said.splitlines()) == 1, said
 
 
 def test_the_plan_is_shown_without_starting(tmp_path):
-    code, said = run_program("postern-gateway", tmp_path, "--plan")
-    assert code == 0 and "total" in said.lower(), said
+    for program in ("postern-gateway", "postern-processor"):
+        code, said = run_program(program, tmp_path, "--plan", DATABASE_URL="postgresql://127.0.0.1:1/x")
+        assert code == 0 and "total" in said, said
+        rows = [line for line in said.splitlines() if not line.startswith("#")]
+        table = rows[1:next(index for index, line in enumerate(rows) if line.startswith("total"))]
+        total = next(int(line.split()[-1]) for line in rows if line.startswith("total"))
+        assert sum(int(line.split()[-1]) for line in table) == total, said
+        assert not any(tmp_path.glob("*")), "it wrote something"
+
+
+@pytest.mark.parametrize("program", ["postern-gateway", "postern-processor"])
+def test_the_command_line_is_judged(tmp_path, program):
+    """Exit code 2 and one line that says what to do; --help and --version need no settings at all."""
+    for words in (["--chekc"], ["run"], ["--check", "x"], ["--version", "x"], ["--plan", "1", "2", "3"], [""]):
+        code, said = run_program(program, tmp_path, *words, DATABASE_URL="postgresql://127.0.0.1:1/x")
+        assert code == 2 and said.startswith(f"{program}: ") and "--help" in said, (words, said)
+        assert len(said.splitlines()) == 1, said
+    for option in ("--help", "-h", "--version"):
+        code, said = run_program(program, tmp_path, option)
+        assert code == 0 and program in said, said
+    for words in (["--plan", "0"], ["--plan", "x"], ["--plan", "5", "-1"]):
+        code, said = run_program(program, tmp_path, *words, DATABASE_URL="postgresql://127.0.0.1:1/x")
+        assert code == 2 and "--plan" in said and len(said.splitlines()) == 1, said
+
+
+def test_exit_codes(pipeline, tmp_path):
+    """0 in good order, 1 told twice, 2 a wrong setting; as --help and the manual pages say."""
+    gateway = pipeline.gateway(DRAIN_MS="20000")
+    client = Client(gateway.url("dev-7"))  # the drain waits for it
+    gateway.send_signal(signal.SIGTERM)
+    gateway.wait_log(event="drain_begin")
+    gateway.send_signal(signal.SIGTERM)
+    assert gateway.wait(30) == 1 and gateway.log(event="stopped_at_once")
+    client.drop()
+    assert pipeline.gateway().end() == 0
+    assert run_program("postern-gateway", tmp_path, PORT="0")[0] == 2
+    assert run_program("postern-gateway", tmp_path, MEMORY_LIMIT="1M")[0] == 2
 
 
 def test_the_plan_says_how_long_an_outage_may_be(tmp_path):
@@ -217,11 +252,14 @@ def test_idle_clients_cost_nothing_over_time(pipeline):
     gateway = pipeline.gateway(LOG_LEVEL="info")
     pipeline.wait_connected_to_broker(gateway)
     clients = [Client(gateway.url(f"dev-{number}")) for number in range(50)]
-    before = gateway.cpu_s()
-    start = time.monotonic()
     with RawClient(gateway.url("x")):
-        time.sleep(3)
-    share = (gateway.cpu_s() - before) / (time.monotonic() - start)
-    assert share < 0.5, f"an idle gateway uses {share:.0%} of a core"
+        wait_until(lambda: _wakes_within(gateway, 3) <= 10, 60, "three seconds in which it sleeps", 0)
     for client in clients:
         client.close()
+
+
+def _wakes_within(gateway, for_s):
+    """How often the gateway's loop went to sleep: once a turn."""
+    before = gateway.sleep_count()
+    time.sleep(for_s)
+    return gateway.sleep_count() - before

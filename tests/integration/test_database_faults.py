@@ -64,6 +64,26 @@ def test_sessions_are_ended_by_an_administrator(pipeline):
     finish(load, pipeline)
 
 
+def test_database_and_broker_away_with_a_batch_on_its_way(pipeline):
+    """The batch is given back after the link it came on is gone: nothing may be left that keeps new ones out."""
+    gateway = start(pipeline)
+    processor = pipeline.programs[-1]
+    load = Load(gateway)
+    load.wait_stored(30)
+    connection = pipeline.server.connect(pipeline.name)
+    connection.autocommit = False
+    connection.cursor().execute("LOCK TABLE messages IN ACCESS EXCLUSIVE MODE")
+    load.wait_sent(20)
+    pipeline.server.kill9()
+    processor.wait_log(event="database_down")
+    pipeline.broker.kill9()
+    processor.wait_log(PATIENCE_S, event="messages_given_back")
+    connection.close()
+    pipeline.server.restart()
+    pipeline.broker.restart()
+    finish(load, pipeline)
+
+
 def test_a_locked_table_is_waited_for(pipeline):
     gateway = start(pipeline)
     load = Load(gateway)

@@ -715,6 +715,24 @@ def test_migrations_started_twice_at_once(servers):
         server.drop(name)
 
 
+@pytest.mark.parametrize("statement, said", [
+    ("CREATE TABLE alembic_version (version_num varchar(32)); INSERT INTO alembic_version VALUES ('9999')",
+     "at revision 9999, which is not among these migrations: a newer release"),
+    ("CREATE TABLE messages (body text)", 'relation "messages" already exists, and these migrations have not made it'),
+])
+def test_migrations_refuse_a_database_of_others_in_one_line(servers, statement, said):
+    _, server = servers
+    name = f"migrations_{os.getpid()}"
+    url = server.create(name)
+    try:
+        server.query(statement, database=name)
+        done = alembic("upgrade", "head", DATABASE_URL=url)
+        assert done.returncode == 1 and said in done.stdout, done.stdout
+        assert len([line for line in done.stdout.splitlines() if not line.startswith("INFO ")]) == 1, done.stdout
+    finally:
+        server.drop(name)
+
+
 def test_migrations_take_the_url_from_env_file(servers, tmp_path):
     _, server = servers
     name = f"migrations_env_{os.getpid()}"

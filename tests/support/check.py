@@ -191,6 +191,8 @@ LANES = [
     ]),
     (BUILD_DEBUG, [
         ("integration, debug", lambda: pytest("debug", "tests/integration")),
+        ("chaos, short, debug", lambda: pytest("debug", "tests/chaos")),
+        ("containers", lambda: pytest("release", "tests/compose")),
     ]),
     (None, [
         ("build clang (sanitizers)", lambda: build("clang")),
@@ -205,6 +207,7 @@ LANES = [
         ("clang-tidy", clang_tidy),
         ("aarch64: build, unit tests in qemu", lambda: cross("aarch64", "arm64")),
         ("armhf: build, unit tests in qemu", lambda: cross("armhf", "armhf")),
+        ("load, release", lambda: pytest("release", "tests/load")),
         ("short end to end, release", lambda: pytest("release", "-m", "short", "tests/e2e")),
         ("integration, release, on poll()", lambda: pytest("release", "tests/integration", poller="poll")),
     ]),

@@ -45,11 +45,12 @@ class Program(Process):
 
     log_setting = None
     log_default = None
+    admin_setting = None  # its port; off unless a test names it
 
     def __init__(self, name, build, folder, settings, arguments=()):
         folder = Path(folder).absolute()
         folder.mkdir(parents=True, exist_ok=True)
-        self.settings = {key: str(value) for key, value in settings.items()}
+        self.settings = {key: str(value) for key, value in {self.admin_setting: 0, **settings}.items()}
         environment = {
             "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "TZ": "UTC",
             "ASAN_OPTIONS": f"abort_on_error=0:exitcode=99:detect_leaks=1:log_path={folder}/sanitizer",
@@ -58,6 +59,9 @@ class Program(Process):
         }
         super().__init__(name, [find_program(build, name), *arguments], folder, environment, folder / "output.log")
         self.log_path = folder / self.settings.get(self.log_setting, self.log_default)
+
+    def admin_url(self, path):
+        return f"http://127.0.0.1:{self.settings[self.admin_setting]}{path}"
 
     def log_text(self):
         """The whole log, rotated parts first."""
@@ -96,6 +100,7 @@ class Program(Process):
 class Gateway(Program):
     log_setting = "GATEWAY_LOG_FILE"
     log_default = "logs/websocket.log"
+    admin_setting = "ADMIN_PORT"
 
     def __init__(self, build, folder, port=None, **settings):
         self.port = port or int(settings.get("PORT", 0)) or free_port()
@@ -124,6 +129,7 @@ class Gateway(Program):
 class Processor(Program):
     log_setting = "PROCESSOR_LOG_FILE"
     log_default = "logs/message_processor.log"
+    admin_setting = "PROCESSOR_ADMIN_PORT"
 
     def __init__(self, build, folder, **settings):
         super().__init__("postern-processor", build, folder, settings)

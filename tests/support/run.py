@@ -22,6 +22,7 @@ from programs import ROOT, Gateway, Processor
 from services import Broker, Database, migrate
 
 RUN = ROOT / "build" / "run"
+GATEWAY_URL = RUN / "gateway.url"  # while it runs: where its gateway is, for ./dev load
 
 
 class Stop(Exception):
@@ -71,7 +72,7 @@ def settings_of_user():
         text = (ROOT / ".env").read_text("utf-8")
     except OSError:
         text = ""
-    for name, value in re.findall(r"^\s*(?:export\s+)?(PORT|LISTEN_ADDRESS)\s*=\s*[\"']?([^\s\"'#]+)", text, re.M):
+    for name, value in re.findall(r"^\s*(?:export\s+)?(PORT|LISTEN_ADDRESS|ADMIN_PORT|PROCESSOR_ADMIN_PORT)\s*=\s*[\"']?([^\s\"'#]+)", text, re.M):
         found[name] = value
     for name in re.findall(r"^#?\s?([A-Z][A-Z0-9_]+)=", (ROOT / ".env.template").read_text("utf-8"), re.M):
         if name in os.environ and name not in ("RABBITMQ_URL", "DATABASE_URL"):
@@ -137,6 +138,8 @@ class Run:
         port = int(settings.get("PORT", taken_or(8000)))
         settings.update(PORT=port)
         settings.setdefault("LISTEN_ADDRESS", "127.0.0.1")
+        settings.setdefault("ADMIN_PORT", taken_or(8081))
+        settings.setdefault("PROCESSOR_ADMIN_PORT", taken_or(8082))
 
         print(f"{C.bold}Postern{C.end}: gateway and processor on a private RabbitMQ and PostgreSQL\n")
         step("build", build)
@@ -157,6 +160,7 @@ class Run:
             self.started.append((program.name, program.end, program))
         step("processor", lambda: processor.start() and f"pid {processor.pid}")
         step("gateway", lambda: self.start_gateway(gateway))
+        GATEWAY_URL.write_text(gateway.url("").rstrip("/") + "\n")
 
         Demonstration(gateway, database).show()
         if once:
@@ -194,7 +198,10 @@ class Run:
     @staticmethod
     def say_where(gateway, processor, broker, database):
         lines = [
+            ("live page", gateway.admin_url("/")),
             ("clients", gateway.url("{client_id}")),
+            ("metrics", gateway.admin_url("/metrics")),
+            ("", processor.admin_url("/metrics")),
             ("RabbitMQ", f"amqp://guest:guest@127.0.0.1:{broker.port}   pages: http://127.0.0.1:{broker.management_port} (guest, guest)"),
             ("PostgreSQL", database.url()),
             ("", f"psql {database.url()} -c 'SELECT * FROM messages'"),
@@ -210,6 +217,7 @@ class Run:
     def end(self):
         """Ends what runs, last started first; True when all of it ended well."""
         well = True
+        GATEWAY_URL.unlink(missing_ok=True)
         for name, end, _ in reversed(self.started):
             try:
                 start = time.monotonic()

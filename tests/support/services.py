@@ -31,11 +31,13 @@ START_TIMEOUT_S = 120.0
 
 
 class Broker:
-    """One RabbitMQ node. `management` adds the web pages and the HTTP API (and is then used for what it does faster)."""
+    """One RabbitMQ node. `management` adds the web pages and the HTTP API (and is then used for what it does faster).
+    More `addresses` of loopback tell its clients' packets apart."""
 
-    def __init__(self, folder, port=None, management_port=None, management=False):
+    def __init__(self, folder, port=None, management_port=None, management=False, addresses=("127.0.0.1",)):
         self.folder = Path(folder).absolute()
         self.port = port or free_port()
+        self.addresses = addresses
         self.distribution_port = free_port()
         self.epmd_port = free_port()
         self.management_port = (management_port or free_port()) if management else None
@@ -64,8 +66,7 @@ class Broker:
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": str(folder / "home"),
             "RUNNING_UNDER_SYSTEMD": "true",  # the start script then becomes the node instead of watching over it
             "RABBITMQ_CONF_ENV_FILE": str(folder / "etc/rabbitmq-env.conf"),
-            "RABBITMQ_NODENAME": self.node, "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
-            "RABBITMQ_NODE_PORT": str(self.port), "RABBITMQ_DIST_PORT": str(self.distribution_port),
+            "RABBITMQ_NODENAME": self.node, "RABBITMQ_DIST_PORT": str(self.distribution_port),
             "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"), "RABBITMQ_LOG_BASE": str(folder / "log"),
             "RABBITMQ_CONFIG_FILE": str(folder / "etc/rabbitmq"),
             "RABBITMQ_CONFIG_FILES": str(folder / "etc/conf.d"),
@@ -83,8 +84,9 @@ class Broker:
     def _write_configuration(self):
         for name in ("home", "etc/conf.d", "etc/generated", "mnesia", "log"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        lines = [f"listeners.tcp.1 = 127.0.0.1:{self.port}", "vm_memory_high_watermark.absolute = 2GB",
-                 "disk_free_limit.absolute = 50MB", "log.console = false", "log.file.level = info"]
+        lines = [f"listeners.tcp.{number} = {address}:{self.port}" for number, address in enumerate(self.addresses, 1)]
+        lines += ["vm_memory_high_watermark.absolute = 2GB", "disk_free_limit.absolute = 50MB", "log.console = false",
+                  "log.file.level = info"]
         if self.management_port:
             lines += ["management.tcp.ip = 127.0.0.1", f"management.tcp.port = {self.management_port}"]
         (self.folder / "etc/rabbitmq.conf").write_text("\n".join(lines) + "\n")
@@ -231,10 +233,11 @@ class Broker:
 class Database:
     """One PostgreSQL server with the superuser postern/postern. durable=False: no fsync, for tests that kill only it."""
 
-    def __init__(self, folder, port=None, durable=True):
+    def __init__(self, folder, port=None, durable=True, addresses=("127.0.0.1",)):
         self.folder = Path(folder).absolute()
         self.port = port or free_port()
         self.durable = durable
+        self.addresses = addresses
         self.bin = postgresql_bin()
         self.user = _unprivileged_user() if os.geteuid() == 0 else None
         self.data = self.folder / "data"
@@ -295,7 +298,7 @@ class Database:
     def launch(self):
         self._prepare()
         settings = {
-            "listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": "", "max_connections": 60,
+            "listen_addresses": ",".join(self.addresses), "port": self.port, "unix_socket_directories": "", "max_connections": 60,
             "fsync": "on" if self.durable else "off", "log_min_duration_statement": -1, "shared_buffers": "64MB",
             "max_wal_size": "1GB",
         }
@@ -310,10 +313,14 @@ class Database:
     def wait_ready(self, timeout_s=START_TIMEOUT_S):
         def ready():
             self.process.check_alive()
-            return subprocess.run([str(self.bin / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)],
-                                  check=False).returncode == 0
+            return self.answers()
         wait_until(ready, timeout_s, f"PostgreSQL on port {self.port} (see {self.log_path})", 0.05)
         return self
+
+    def answers(self):
+        """Does the server let sessions in?"""
+        return subprocess.run([str(self.bin / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)],
+                              check=False).returncode == 0
 
     def start(self):
         return self.launch().wait_ready()

@@ -55,6 +55,7 @@ static void load_settings(struct table_top *table)
     assert_true(settings_load(&table->settings, SETTINGS_GATEWAY, &sources, &error));
     (void)snprintf(table->settings.listen_address, sizeof table->settings.listen_address, "127.0.0.1");
     table->settings.port = 0;
+    table->settings.admin_port = 0;
     table->settings.max_connections = 20;
     (void)snprintf(table->settings.log_file, sizeof table->settings.log_file, "%s/websocket.log", table->folder);
     (void)snprintf(table->settings.spool_dir, sizeof table->settings.spool_dir, "%s/spool", table->folder);

@@ -113,7 +113,7 @@ static void a_second_signal_ends_it_at_once(void **state)
     table->signals = PORT_SIGNAL_STOP;
     assert_int_equal(table_top_turn(table), GATEWAY_TURN_ON);
     table->signals = PORT_SIGNAL_STOP;
-    assert_int_equal(gateway_run(&table->gateway), GATEWAY_EXIT_FAILED);
+    assert_int_equal(gateway_run(&table->gateway), PROGRAM_EXIT_FAILED);
     // Nothing is closed in good order after it, so its last words must have been written.
     table->gateway.log.buffer_bytes = 0;
     assert_int_equal(table_top_log_count(table, "event=stopped_at_once"), 1);

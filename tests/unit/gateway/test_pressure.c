@@ -116,12 +116,47 @@ static void silence_under_pressure_is_not_the_clients(void **state)
     struct table_top *table = table_top_open(small_outbox);
     struct client *client = client_join(table, "dev-7");
     (void)fill(table, client);
+    // It is asked, which finds out who is gone; that its answers are not read is not its fault.
     for (int count = 0; count < 5; count++) {
         table->clock_ms += 31000;
+        assert_int_equal(client_read(client).opcode, 9);
+        client_send_frame(client, 10, "", 0);
         assert_int_equal(client_peek(client).opcode, 0);
     }
     assert_int_equal(table->gateway.sessions.count, 1);
     client_close(client);
+    table_top_close(table);
+}
+
+static void small_outbox_that_lets_the_stale_be_taken_over(struct settings *settings)
+{
+    small_outbox(settings);
+    settings->session_policy = SETTINGS_SESSION_TAKEOVER_STALE;
+}
+
+/* Who is not read cannot be heard: after HEARTBEAT_INTERVAL the newcomer is believed. */
+static void who_is_not_read_for_long_can_be_taken_over(void **state)
+{
+    (void)state;
+    struct table_top *table = table_top_open(small_outbox_that_lets_the_stale_be_taken_over);
+    struct client *older = client_join(table, "dev-7");
+    (void)fill(table, older);
+    table->clock_ms += 29000;
+    struct client *early = client_open(table, "/dev-7");
+    assert_int_equal(client_status(early), 101);
+    client_expect(early, "{\"type\":\"error\",\"code\":\"already_connected\",\"error\":\"Already connected\"}");
+    client_expect_close(early, 4009);
+    table->clock_ms += 1500;
+    struct client *newer = client_join(table, "dev-7");
+    struct frame frame = client_read(older);
+    if (frame.opcode == 9) {
+        frame = client_read(older);
+    }
+    assert_int_equal(frame.code, 4010);
+    assert_int_equal(table->gateway.sessions.count, 1);
+    client_close(older);
+    client_close(early);
+    client_close(newer);
     table_top_close(table);
 }
 
@@ -132,6 +167,7 @@ static void who_leaves_while_not_read_frees_its_place(void **state)
     struct client *client = client_join(table, "dev-7");
     (void)fill(table, client);
     client_close(client);
+    table->clock_ms += 31000; // it is asked then, and its machine says that there is no such connection any more
     while (table->gateway.sessions.count > 0) {
         (void)table_top_turn(table);
     }
@@ -146,6 +182,7 @@ int main(void)
         cmocka_unit_test(control_frames_still_work),
         cmocka_unit_test(a_burst_never_overruns_the_outbox),
         cmocka_unit_test(silence_under_pressure_is_not_the_clients),
+        cmocka_unit_test(who_is_not_read_for_long_can_be_taken_over),
         cmocka_unit_test(who_leaves_while_not_read_frees_its_place),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -212,6 +212,77 @@ static void test_full_table_leaves_newcomers_in_the_queue(void **state)
     net_close(&net);
 }
 
+/* Who connects and says nothing, or half of it, takes up no place for which somebody waits. */
+static void test_handshakes_make_room_in_a_full_table(void **state)
+{
+    (void)state;
+    struct net net;
+    struct server_options options = net_options();
+    options.connection_max = 3;
+    net_open(&net, options);
+    int inside = client_open(&net);
+    int half = client_connect(&net);
+    client_send(&net, half, "GET /half HT", 12);
+    NET_UNTIL(&net, net.server.partial.count == 1);
+    int silent = client_connect(&net);
+    NET_UNTIL(&net, net.server.connection_count == 3);
+    net_settle(&net); /* nobody waits: nothing happens */
+    assert_int_equal(net.server.counters.displaced, 0);
+    int newcomers[3] = {client_connect(&net), 0, 0};
+    net_settle(&net); /* everybody has a moment to say what it wants */
+    assert_int_equal(net.server.counters.displaced, 0);
+    net_later(&net, 150);
+    NET_UNTIL(&net, net.server.counters.accepted == 4);
+    client_close(newcomers[0]);
+    for (int index = 0; index < 2; index++) {
+        newcomers[index] = client_open(&net);
+    }
+    client_expect(&net, silent, "HTTP/1.1 408 Request Timeout\r\n", 30);
+    client_expect(&net, half, "HTTP/1.1 408 Request Timeout\r\n", 30);
+    assert_int_equal(net.server.counters.displaced, 2);
+    assert_int_equal(net.server.open_count, 3);
+    /* Those who are open are not displaced, so the next one waits. */
+    newcomers[2] = client_connect(&net);
+    net_settle(&net);
+    assert_int_equal(net.server.open_count, 3);
+    assert_false(net.server.accepting);
+    client_close(inside);
+    client_close(silent);
+    client_close(half);
+    for (int index = 0; index < 3; index++) {
+        client_close(newcomers[index]);
+    }
+    net_close(&net);
+}
+
+/* The door is looked at before the one inside, whose request has come: it is served and not displaced. */
+static void test_a_request_that_has_come_is_not_displaced(void **state)
+{
+    (void)state;
+    struct net net;
+    struct server_options options = net_options();
+    options.connection_max = 1;
+    net_open(&net, options);
+    int first = client_connect(&net);
+    NET_UNTIL(&net, net.server.connection_count == 1);
+    net_later(&net, 150);
+    static const char request[] = "GET /first HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                                  "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+    client_send(&net, first, request, sizeof request - 1);
+    int second = client_connect(&net);
+    assert_true(net.server.accepting);
+    struct port_event door = {(uint64_t)NET_TAG << 56 | UINT32_MAX, PORT_READ};
+    server_on_event(&net.server, &door, net.server.now_ms);
+    server_flush(&net.server, net.server.now_ms);
+    assert_string_equal(net_events(&net), "request 0 /first\nopen 0 /first\n");
+    client_expect(&net, first, "HTTP/1.1 101 ", 13);
+    client_close(first);
+    NET_UNTIL(&net, net.server.counters.accepted == 2);
+    assert_int_equal(net.server.counters.displaced, 0);
+    client_close(second);
+    net_close(&net);
+}
+
 static void test_storm(void **state)
 {
     (void)state;
@@ -312,6 +383,8 @@ int main(void)
         cmocka_unit_test(test_timers),
         cmocka_unit_test(test_last_receive),
         cmocka_unit_test(test_full_table_leaves_newcomers_in_the_queue),
+        cmocka_unit_test(test_handshakes_make_room_in_a_full_table),
+        cmocka_unit_test(test_a_request_that_has_come_is_not_displaced),
         cmocka_unit_test(test_storm),
         cmocka_unit_test(test_out_of_handles),
         cmocka_unit_test(test_walk_over_open_connections),

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "net_fixture.h"
 
+#include "connection.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -87,7 +89,7 @@ static void on_timer(void *context, struct connection_handle connection)
 
 static void on_closed(void *context, struct connection_handle connection, enum connection_cause cause, uint16_t code)
 {
-    static const char *const names[] = {"peer", "owner", "broken", "lost", "evicted"};
+    static const char *const names[] = {"peer", "owner", "broken", "lost", "evicted", "slow", "hoarding"};
     struct net *net = context;
     note(net, "closed %u %s %u\n", connection.index, names[cause], code);
     if (net->in_closed != NULL) {
@@ -103,10 +105,42 @@ static void on_refused(void *context, const struct port_address *peer, enum serv
     note(context, "refused %u\n", status);
 }
 
+static bool is_deaf(port_socket socket)
+{
+    for (size_t index = 0; index < current->deaf_count; index++) {
+        if (current->deaf[index] == socket) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void watch_change(void *context, port_socket socket, uint32_t interest)
 {
     current->interest_changes++;
-    real.watch_change(context, socket, interest);
+    real.watch_change(context, socket, is_deaf(socket) ? interest & ~(uint32_t)PORT_WRITE : interest);
+}
+
+static enum port_result send_to_who_hears(void *context, port_socket socket, const void *data, size_t bytes,
+                                          size_t *sent_bytes)
+{
+    return is_deaf(socket) ? PORT_AGAIN : real.send(context, socket, data, bytes, sent_bytes);
+}
+
+void net_deafen(struct net *net, struct connection_handle connection)
+{
+    assert_true(net->deaf_count < NET_DEAF_MAX);
+    net->deaf[net->deaf_count++] = net->server.connections[connection.index].socket;
+}
+
+void net_hear_again(struct net *net)
+{
+    size_t count = net->deaf_count;
+    net->deaf_count = 0;
+    for (size_t index = 0; index < count; index++) {
+        real.watch_change(real.context, net->deaf[index], PORT_READ | PORT_WRITE);
+    }
+    net_settle(net);
 }
 
 static enum port_result accept_or_fail(void *context, port_socket listener, port_socket *socket,
@@ -141,6 +175,7 @@ void net_open(struct net *net, struct server_options options)
     real = net->port;
     net->port.watch_change = watch_change;
     net->port.accept = accept_or_fail;
+    net->port.send = send_to_who_hears;
     options.port = &net->port;
     struct arena arena;
     arena_measure(&arena);
@@ -161,8 +196,10 @@ void net_close(struct net *net)
     assert_int_equal(net->server.open_count, 0);
     assert_int_equal(net->server.buffers.used_count, 0);
     assert_int_equal(net->server.chunks.used_count, 0);
+    assert_int_equal(net->server.silent.count, 0);
     assert_int_equal(net->server.waiting.count, 0);
     assert_int_equal(net->server.partial.count, 0);
+    assert_int_equal(net->server.stalled.count, 0);
     assert_int_equal(net->server.dirty.count, 0);
     assert_int_equal(server_next_ms(&net->server), TIMER_WHEEL_NEVER);
     const struct server_counters *counters = &net->server.counters;

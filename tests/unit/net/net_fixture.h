@@ -18,7 +18,7 @@
 #include "port_posix.h"
 #include "server.h"
 
-enum { NET_TRANSCRIPT_BYTES = 16384, NET_TAG = 7 };
+enum { NET_TRANSCRIPT_BYTES = 16384, NET_TAG = 7, NET_DEAF_MAX = 4 };
 
 struct net {
     struct port port;
@@ -40,6 +40,8 @@ struct net {
     void (*in_readable)(struct net *net, struct connection_handle connection);
     size_t interest_changes; /* watch_change of the port */
     bool accept_fails;
+    port_socket deaf[NET_DEAF_MAX]; /* send to these takes nothing */
+    size_t deaf_count;
 };
 
 /* A small server: 8 connections, 4 buffers, messages of 4096 bytes. */
@@ -54,6 +56,9 @@ void net_turn(struct net *net);
 void net_settle(struct net *net);
 /* Adds to the clock and takes a turn. */
 void net_later(struct net *net, uint64_t ms);
+/* Its peer reads nothing more: the socket takes nothing, as when the system's buffers are full; and takes again. */
+void net_deafen(struct net *net, struct connection_handle connection);
+void net_hear_again(struct net *net);
 /* What was written down since the last call. */
 const char *net_events(struct net *net);
 

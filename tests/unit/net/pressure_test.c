@@ -2,6 +2,8 @@
 /* When the owner has no room, when peers do not read, when buffers and chunks run out. */
 #include "net_fixture.h"
 
+#include <sys/socket.h>
+
 static void send_ping(struct net *net, int client, const char *payload)
 {
     uint8_t frame[256];
@@ -53,8 +55,10 @@ static void test_held_until_there_is_room(void **state)
     server_resume(&net.server, net.server.now_ms);
     net_settle(&net);
     assert_string_equal(net_events(&net), "");
+    net_later(&net, 60000); /* silence of which the peer is not accused afterwards */
     net.readable = true;
     server_resume(&net.server, net.server.now_ms);
+    assert_int_equal(connection_last_receive_ms(&net.server, net.last), net.server.now_ms);
     assert_string_equal(net_events(&net), "text 0 first\nbinary 0 second\n");
     assert_false(connection_is_paused(&net.server, net.last));
     NET_UNTIL(&net, net.server.counters.messages_received == 4);
@@ -243,6 +247,31 @@ static void test_peer_that_leaves_while_held(void **state)
     net_close(&net);
 }
 
+/* It has said all it had to say and ended its side: nothing of that is lost, and then it is gone. */
+static void test_peer_that_ends_its_side_while_held(void **state)
+{
+    (void)state;
+    struct net net;
+    net_open(&net, net_options());
+    int client = client_open(&net);
+    (void)net_events(&net);
+    net.readable = false;
+    client_send_text(&net, client, "held");
+    NET_UNTIL(&net, connection_is_paused(&net.server, net.last));
+    client_send_text(&net, client, "waits in the network");
+    client_send_text(&net, client, "and this too");
+    assert_int_equal(shutdown(client, SHUT_WR), 0);
+    net_settle(&net);
+    assert_string_equal(net_events(&net), "pressure 0\n");
+    net.readable = true;
+    server_resume(&net.server, net.server.now_ms);
+    NET_UNTIL(&net, net.server.open_count == 0);
+    assert_string_equal(net_events(&net),
+                        "text 0 held\ntext 0 waits in the network\ntext 0 and this too\nclosed 0 lost 1006\n");
+    client_close(client);
+    net_close(&net);
+}
+
 /* The owner closes a connection that is held: what is behind the held message is skipped frame by frame. */
 static void test_closing_while_held(void **state)
 {
@@ -311,6 +340,198 @@ static void test_peer_that_never_reads(void **state)
     net_later(&net, 2100);
     assert_int_equal(net.server.connection_count, 0);
     client_close(client);
+    net_close(&net);
+}
+
+/* Writes to a connection whose peer does not read until so many bytes wait for it. */
+static void fill_queue(struct net *net, struct connection_handle connection, uint32_t bytes)
+{
+    static const char payload[400];
+    struct span part = span_of(payload, sizeof payload);
+    while (connection_queued_bytes(&net->server, connection) < bytes) {
+        assert_int_equal(connection_send_text(&net->server, connection, &part, 1), CONNECTION_OK);
+        net_turn(net);
+    }
+}
+
+/* Pings of every length from a peer that does not read: what waits for it does not grow, and the latest is answered. */
+static void test_only_the_latest_ping_waits_for_its_answer(void **state)
+{
+    (void)state;
+    for (uint32_t before_bytes = 0; before_bytes < 480; before_bytes += 7) { /* of something else, that waits already */
+        struct net net;
+        net_open(&net, net_options());
+        int client = client_open(&net);
+        net_deafen(&net, net.last);
+        static const char other[480];
+        struct span part = span_of(other, before_bytes);
+        assert_int_equal(connection_send_text(&net.server, net.last, &part, 1), CONNECTION_OK);
+        char payload[126];
+        for (uint64_t count = 0; count < 125; count++) {
+            memset(payload, 'p', count);
+            payload[count] = '\0';
+            send_ping(&net, client, payload);
+            NET_UNTIL(&net, net.server.counters.pings_received == count + 1);
+            assert_true(net.server.chunks.used_count <= 2);
+        }
+        send_ping(&net, client, "the latest");
+        NET_UNTIL(&net, net.server.counters.pings_received == 126);
+        net_hear_again(&net);
+        uint8_t received[2048];
+        long count = client_read(client, received, sizeof received);
+        assert_in_range(count, before_bytes + 2 + 12, before_bytes + 4 + 12 + 127);
+        assert_memory_equal(received + count - 12, "\x8a\x0athe latest", 12);
+        /* Who reads gets each. */
+        for (size_t index = 0; index < 20; index++) {
+            send_ping(&net, client, "and on");
+        }
+        for (size_t index = 0; index < 20; index++) {
+            expect_pong(&net, client, "and on");
+        }
+        assert_int_equal(net.server.chunks.used_count, 0);
+        client_close(client);
+        net_close(&net);
+    }
+}
+
+static void test_who_takes_nothing_for_long_is_closed(void **state)
+{
+    (void)state;
+    struct net net;
+    net_open(&net, net_options());
+    int clients[2] = {client_open(&net), 0};
+    struct connection_handle late = net.last;
+    clients[1] = client_open(&net);
+    (void)net_events(&net);
+    net_deafen(&net, late);
+    fill_queue(&net, late, 1000);
+    net_later(&net, 4000);
+    net_hear_again(&net); /* in time */
+    assert_int_equal(server_next_ms(&net.server), TIMER_WHEEL_NEVER);
+    net_deafen(&net, late);
+    fill_queue(&net, late, 1000);
+    net_later(&net, 4000);
+    net_deafen(&net, net.last);
+    fill_queue(&net, net.last, 1000);
+    net_later(&net, 5900);
+    assert_string_equal(net_events(&net), "");
+    net_later(&net, 200);
+    assert_string_equal(net_events(&net), "closed 0 slow 1008\n");
+    /* Who reads then is told why. */
+    uint8_t received[8192];
+    net_hear_again(&net);
+    long count = client_read(clients[0], received, sizeof received);
+    static const char reason[] = "you do not read what is sent to you";
+    assert_true(count > 37);
+    assert_memory_equal(received + count - 39, "\x88\x25\x03\xf0", 4);
+    assert_memory_equal(received + count - 35, reason, 35);
+    net_later(&net, 2200);
+    assert_int_equal(net.server.connection_count, 1);
+    client_close(clients[0]);
+    client_close(clients[1]);
+    net_close(&net);
+}
+
+/* Who does not read does not read that either, and is gone when the time of a closing one is over. */
+static void test_who_takes_nothing_is_gone_in_the_end(void **state)
+{
+    (void)state;
+    struct net net;
+    struct server_options options = net_options();
+    options.stall_timeout_ms = 1000;
+    options.close_timeout_ms = 5000;
+    net_open(&net, options);
+    int client = client_open(&net);
+    (void)net_events(&net);
+    net_deafen(&net, net.last);
+    fill_queue(&net, net.last, 1000);
+    net_later(&net, 1100);
+    assert_string_equal(net_events(&net), "closed 0 slow 1008\n");
+    assert_int_equal(net.server.connection_count, 1);
+    net_later(&net, 1100);
+    assert_int_equal(net.server.connection_count, 0);
+    client_close(client);
+    net_close(&net);
+}
+
+/* All chunks are lent to peers that do not read: the greediest of them pays, and nobody else. */
+static void test_chunks_lent_to_the_deaf_come_back(void **state)
+{
+    (void)state;
+    struct net net;
+    struct server_options options = net_options();
+    options.chunk_count = SERVER_CHUNKS_RESERVED + 16;
+    net_open(&net, options);
+    int clients[3];
+    struct connection_handle connections[3];
+    for (int index = 0; index < 3; index++) {
+        clients[index] = client_open(&net);
+        connections[index] = net.last;
+    }
+    (void)net_events(&net);
+    net_deafen(&net, connections[0]);
+    net_deafen(&net, connections[1]);
+    fill_queue(&net, connections[0], 2400);
+    while (net.server.chunks.used_count < 16) {
+        fill_queue(&net, connections[1], connection_queued_bytes(&net.server, connections[1]) + 1);
+    }
+    /* The innocent one is served. */
+    struct span part = span_text("here is your answer");
+    assert_int_equal(connection_send_text(&net.server, connections[2], &part, 1), CONNECTION_OK);
+    assert_false(connection_is_open(&net.server, connections[1]));
+    assert_string_equal(net_events(&net), "");
+    client_expect_text(&net, clients[2], "here is your answer");
+    assert_string_equal(net_events(&net), "closed 1 hoarding 1008\n");
+    /* Who has the most itself is told that it is full. */
+    static const char payload[400];
+    part = span_of(payload, sizeof payload);
+    enum connection_result result = CONNECTION_OK;
+    while (result == CONNECTION_OK) {
+        result = connection_send_text(&net.server, connections[0], &part, 1);
+        net_turn(&net);
+    }
+    assert_int_equal(result, CONNECTION_FULL);
+    assert_true(connection_is_open(&net.server, connections[0]));
+    assert_true(net.server.chunks.used_count >= 15);
+    /* A newcomer is let in even so. */
+    client_close(client_open(&net));
+    for (int index = 0; index < 3; index++) {
+        client_close(clients[index]);
+    }
+    net_close(&net);
+}
+
+static void write_much_to_the_other(struct net *net, struct connection_handle connection)
+{
+    (void)connection;
+    static const char payload[3000];
+    struct span part = span_of(payload, sizeof payload);
+    net->in_closed = NULL;
+    assert_int_equal(connection_send_text(&net->server, net->other, &part, 1), CONNECTION_OK);
+}
+
+/* The one that is cut off is the very one whose end is being told. */
+static void test_cut_off_while_its_end_is_told(void **state)
+{
+    (void)state;
+    struct net net;
+    struct server_options options = net_options();
+    options.chunk_count = SERVER_CHUNKS_RESERVED + 8;
+    net_open(&net, options);
+    int clients[2] = {client_open(&net), 0};
+    net.other = net.last;
+    clients[1] = client_open(&net);
+    (void)net_events(&net);
+    net_deafen(&net, net.last);
+    fill_queue(&net, net.last, 2000);
+    net.in_closed = write_much_to_the_other;
+    connection_close(&net.server, net.last, 4000, span_text("enough"));
+    net_turn(&net);
+    assert_string_equal(net_events(&net), "closed 1 owner 4000\n");
+    assert_int_equal(net.server.connection_count, 1);
+    assert_int_equal(net.server.vacant.count, 7);
+    client_close(clients[0]);
+    client_close(clients[1]);
     net_close(&net);
 }
 
@@ -454,8 +675,14 @@ int main(void)
         cmocka_unit_test(test_waiting_without_a_buffer),
         cmocka_unit_test(test_pressure_right_behind_the_handshake),
         cmocka_unit_test(test_peer_that_leaves_while_held),
+        cmocka_unit_test(test_peer_that_ends_its_side_while_held),
         cmocka_unit_test(test_closing_while_held),
         cmocka_unit_test(test_peer_that_never_reads),
+        cmocka_unit_test(test_only_the_latest_ping_waits_for_its_answer),
+        cmocka_unit_test(test_who_takes_nothing_for_long_is_closed),
+        cmocka_unit_test(test_who_takes_nothing_is_gone_in_the_end),
+        cmocka_unit_test(test_chunks_lent_to_the_deaf_come_back),
+        cmocka_unit_test(test_cut_off_while_its_end_is_told),
         cmocka_unit_test(test_peer_that_reads_late),
         cmocka_unit_test(test_chunks_run_short_within_a_turn),
         cmocka_unit_test(test_queue_runs_full_within_a_turn),

@@ -76,6 +76,33 @@ static void test_append_goes_to_the_end(void **state)
     assert_contents(port, "log", "ontwo\n");
 }
 
+static void test_append_takes_the_file_for_one_alone(void **state)
+{
+    struct port *port = *state;
+    port_file first = PORT_NONE;
+    port_file second = PORT_NONE;
+    uint64_t size_bytes = 0;
+    assert_int_equal(port->open_append(port->context, "log", &first, &size_bytes), PORT_OK);
+    assert_int_equal(port->open_append(port->context, "log", &second, &size_bytes), PORT_AGAIN);
+    assert_string_equal(port->error_text(port->context), "lock: Resource temporarily unavailable");
+    /* It goes with the file, not with the name. */
+    assert_int_equal(port->append(port->context, first, "one\n", 4), PORT_OK);
+    assert_int_equal(port->rename(port->context, "log", "log.1"), PORT_OK);
+    assert_int_equal(port->open_append(port->context, "log", &second, &size_bytes), PORT_OK);
+    assert_int_equal(size_bytes, 0);
+    port->close_file(port->context, second);
+    assert_int_equal(port->open_append(port->context, "log.1", &second, &size_bytes), PORT_AGAIN);
+    port->close_file(port->context, first);
+    assert_int_equal(port->open_append(port->context, "log.1", &second, &size_bytes), PORT_OK);
+    assert_int_equal(size_bytes, 4);
+    port->close_file(port->context, second);
+    /* A device is everybody's. */
+    assert_int_equal(port->open_append(port->context, "/dev/null", &first, &size_bytes), PORT_OK);
+    assert_int_equal(port->open_append(port->context, "/dev/null", &second, &size_bytes), PORT_OK);
+    port->close_file(port->context, first);
+    port->close_file(port->context, second);
+}
+
 static void test_append_failures(void **state)
 {
     struct port *port = *state;
@@ -181,6 +208,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         in_folder(test_append_goes_to_the_end),
+        in_folder(test_append_takes_the_file_for_one_alone),
         in_folder(test_append_failures),
         in_folder(test_read_file_holds_its_capacity),
         in_folder(test_print_never_waits),

@@ -156,6 +156,56 @@ static void test_half_a_close(void **state)
     close_stream(&stream);
 }
 
+/* What a peer sent before it ended its side waits for whoever does not read yet, and so does the end. */
+static void test_half_a_close_is_no_hangup(void **state)
+{
+    struct port *port = *state;
+    struct stream stream = open_stream(port);
+    struct port_event event = {0, 0};
+    char buffer[16];
+    size_t bytes = 0;
+    assert_int_equal(port->watch_add(port->context, stream.pair.server, 0, 3), PORT_OK);
+    assert_int_equal(port->send(port->context, stream.pair.client, "last", 4, &bytes), PORT_OK);
+    port->shutdown_send(port->context, stream.pair.client);
+    assert_int_equal(port->wait(port->context, &event, 1, 100), 0);
+    port->watch_change(port->context, stream.pair.server, PORT_READ);
+    assert_int_equal(wait_some(port, &event, 1), 1);
+    assert_int_equal(event.ready, PORT_READ);
+    assert_int_equal(port->receive(port->context, stream.pair.server, buffer, sizeof buffer, &bytes), PORT_OK);
+    assert_int_equal(bytes, 4);
+    assert_int_equal(port->receive(port->context, stream.pair.server, buffer, sizeof buffer, &bytes), PORT_CLOSED);
+    port->watch_change(port->context, stream.pair.server, 0);
+    assert_int_equal(port->wait(port->context, &event, 1, 0), 0);
+    close_with_reset(port, stream.pair.client);
+    assert_int_equal(wait_some(port, &event, 1), 1);
+    assert_int_equal(event.ready, PORT_HANGUP);
+    port->watch_remove(port->context, stream.pair.server);
+    port->close_socket(port->context, stream.pair.server);
+    port->close_socket(port->context, stream.listener);
+}
+
+#ifdef TCP_USER_TIMEOUT
+/* The peer's program stands still: its machine takes no more, and nothing else would tell. */
+static void test_patience_ends(void **state)
+{
+    struct port *port = *state;
+    struct stream stream = open_stream(port);
+    static const char bytes[65536];
+    struct port_event event = {0, 0};
+    size_t sent_bytes = 0;
+    while (port->send(port->context, stream.pair.server, bytes, sizeof bytes, &sent_bytes) == PORT_OK) {
+    }
+    port->set_patience(port->context, stream.pair.server, 400);
+    assert_int_equal(port->watch_add(port->context, stream.pair.server, 0, 3), PORT_OK);
+    assert_int_equal(wait_some(port, &event, 1), 1);
+    assert_int_equal(event.ready, PORT_HANGUP);
+    assert_int_equal(port->send(port->context, stream.pair.server, "x", 1, &sent_bytes), PORT_FAILED);
+    assert_string_equal(port->error_text(port->context), "send: Connection timed out");
+    port->watch_remove(port->context, stream.pair.server);
+    close_stream(&stream);
+}
+#endif
+
 static void test_a_reset_is_a_failure_with_a_reason(void **state)
 {
     struct port *port = *state;
@@ -367,6 +417,10 @@ int main(void)
         with_port(test_bytes_arrive_in_order),
         with_port(test_a_full_socket_says_again),
         with_port(test_half_a_close),
+        with_port(test_half_a_close_is_no_hangup),
+#ifdef TCP_USER_TIMEOUT
+        with_port(test_patience_ends),
+#endif
         with_port(test_a_reset_is_a_failure_with_a_reason),
         with_port(test_a_refused_connect_says_so),
         with_port(test_an_undecided_connect_is_not_connected),

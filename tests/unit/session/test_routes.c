@@ -140,6 +140,16 @@ static void every_type_of_a_full_table_is_found(void **state)
     }
 }
 
+static void a_queue_is_found_by_its_name(void **state)
+{
+    (void)state;
+    assert_true(parse("a -> first; b -> second; c -> first"));
+    assert_int_equal(routes_queue_index(&routes, span_text("first")), 0);
+    assert_int_equal(routes_queue_index(&routes, span_text("second")), 1);
+    assert_int_equal(routes_queue_index(&routes, span_text("firs")), routes.queue_count);
+    assert_int_equal(routes_queue_index(&routes, span_text("")), routes.queue_count);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -148,6 +158,7 @@ int main(void)
         cmocka_unit_test(wrong_settings_say_why),
         cmocka_unit_test(ceilings_are_refused_and_not_passed),
         cmocka_unit_test(every_type_of_a_full_table_is_found),
+        cmocka_unit_test(a_queue_is_found_by_its_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -20,6 +20,7 @@
 #include "log.h"
 #include "port.h"
 #include "port_posix.h"
+#include "utf8.h"
 
 static _Alignas(ARENA_ALIGN_BYTES) uint8_t memory[128 * 1024];
 static struct port machine; /* as it is */
@@ -408,6 +409,77 @@ static void an_earlier_file_is_continued(void **state)
     assert_non_null(strstr(read_log(), "event=second\n"));
 }
 
+static const char *text_beside(const char *name)
+{
+    static char beside[400];
+    (void)snprintf(beside, sizeof beside, "%s/%s", folder, name);
+    return read_text(beside);
+}
+
+static void open_second_log(struct log *log, uint8_t *of_memory, uint64_t file_bytes_max)
+{
+    struct arena arena;
+    struct log_options chosen = options(file_bytes_max, 3);
+    arena_begin(&arena, of_memory, LOG_BUFFER_BYTES_MAX + ARENA_ALIGN_BYTES);
+    log_open(log, &port, &arena, &chosen);
+}
+
+static _Alignas(ARENA_ALIGN_BYTES) uint8_t second_memory[LOG_BUFFER_BYTES_MAX + ARENA_ALIGN_BYTES];
+
+/* The second program takes another name, with files of its own to rotate, and the name is free again after it. */
+static void programs_with_the_same_path_have_a_file_each(void **state)
+{
+    (void)state;
+    enum { CAP = 4096 };
+    struct log first;
+    struct log second;
+    open_log(&first, CAP, 3);
+    open_second_log(&second, second_memory, CAP);
+    for (int line = 0; line < 100; line++) { /* more than one file of each */
+        log_event(&first, LOG_INFO, "first");
+        log_event(&second, LOG_INFO, "second");
+        log_flush(&first);
+        log_flush(&second);
+    }
+    static const char *const names_first[] = {"test.log", "test.log.1"};
+    static const char *const names_second[] = {"test-2.log", "test-2.log.1"};
+    for (size_t index = 0; index < 2; index++) {
+        const char *text = text_beside(names_first[index]);
+        assert_true(text != NULL && strstr(text, "first") != NULL && strstr(text, "second") == NULL);
+        text = text_beside(names_second[index]);
+        assert_true(text != NULL && strstr(text, "second") != NULL && strstr(text, "first") == NULL);
+    }
+    log_close(&first);
+    open_log(&first, CAP, 3);
+    log_event(&first, LOG_INFO, "again");
+    log_reopen(&second);
+    log_event(&second, LOG_INFO, "reopened");
+    log_close(&first);
+    log_close(&second);
+    assert_non_null(strstr(text_beside("test.log"), "event=again"));
+    assert_non_null(strstr(text_beside("test-2.log"), "event=reopened"));
+    assert_null(text_beside("test-3.log"));
+}
+
+static void the_second_name_stands_before_the_suffix(void **state)
+{
+    (void)state;
+    static const char *const names[][2] = {
+        {"plain", "plain-2"}, {".hidden", ".hidden-2"}, {"a.b.log", "a.b-2.log"}, {"d.d/plain", "d.d/plain-2"}};
+    for (size_t index = 0; index < sizeof names / sizeof names[0]; index++) {
+        struct log first;
+        struct log second;
+        (void)snprintf(path, sizeof path, "%s/%s", folder, names[index][0]);
+        open_log(&first, 4096, 2);
+        open_second_log(&second, second_memory, 4096);
+        log_event(&second, LOG_INFO, "second");
+        log_close(&second);
+        log_close(&first);
+        const char *text = text_beside(names[index][1]);
+        assert_true(text != NULL && strstr(text, "event=second") != NULL);
+    }
+}
+
 static void the_folder_is_made(void **state)
 {
     (void)state;
@@ -589,8 +661,50 @@ static void measuring_takes_what_opening_takes(void **state)
     struct log_options chosen = options(1 << 20, 2);
     arena_measure(&arena);
     log_open(&log, &port, &arena, &chosen);
-    assert_int_equal(arena.used_bytes, LOG_BUFFER_BYTES_MAX);
+    assert_int_equal(arena.row_count, 2);
+    assert_int_equal(arena.rows[0].bytes, LOG_BUFFER_BYTES_MAX);
+    assert_int_equal(arena.rows[1].count, LOG_RECENT_LINES);
     assert_int_equal(file_bytes(path), -1);
+}
+
+static void the_latest_warnings_stay_in_memory(void **state)
+{
+    (void)state;
+    struct log log;
+    char long_text[LOG_RECENT_LINE_BYTES * 2];
+    open_log(&log, 1 << 20, 2);
+    log_event(&log, LOG_INFO, "usual");
+    assert_int_equal(log.recent_count, 0);
+    log_event(&log, LOG_WARN, "first", LOG_TEXT("cause", "a \"word\""));
+    log_event(&log, LOG_ERROR, "second");
+    log_event(&log, LOG_DEBUG, "off");
+    assert_int_equal(log.recent_count, 2);
+    struct span first = log_recent_line(&log, 0);
+    static const char end_of_first[] = "Z level=warn event=first cause=\"a \\\"word\\\"\"";
+    assert_memory_equal(first.data + first.bytes - (sizeof end_of_first - 1), end_of_first, sizeof end_of_first - 1);
+    for (uint64_t number = 0; number < LOG_RECENT_LINES; number++) {
+        log_event(&log, LOG_WARN, "again", LOG_U64("number", number));
+    }
+    assert_int_equal(log.recent_count, 2 + LOG_RECENT_LINES);
+    for (uint64_t number = 0; number < LOG_RECENT_LINES; number++) {
+        char end[32];
+        struct span line = log_recent_line(&log, 2 + number);
+        int bytes = snprintf(end, sizeof end, "event=again number=%u", (unsigned)number);
+        assert_memory_equal(line.data + line.bytes - bytes, end, (size_t)bytes);
+    }
+    // A line that is too long for its place is cut between characters.
+    for (size_t at = 0; at + 2 < sizeof long_text; at += 2) {
+        memcpy(long_text + at, "\xc3\xa9", 3);
+    }
+    log_event(&log, LOG_WARN, "long", LOG_TEXT("text", long_text));
+    struct span cut = log_recent_line(&log, 2 + LOG_RECENT_LINES);
+    assert_in_range(cut.bytes, LOG_RECENT_LINE_BYTES - 1, LOG_RECENT_LINE_BYTES);
+    assert_true(utf8_valid(cut));
+    assert_int_equal(log.line_counts[LOG_ERROR], 1);
+    assert_int_equal(log.line_counts[LOG_WARN], 2 + LOG_RECENT_LINES);
+    assert_int_equal(log.line_counts[LOG_INFO], 1);
+    assert_int_equal(log.line_counts[LOG_DEBUG], 0);
+    log_close(&log);
 }
 
 static char printed[256 * 1024];
@@ -689,6 +803,8 @@ int main(void)
         TEST(files_are_capped_and_rotated),
         TEST(a_file_that_is_too_long_at_the_start_is_rotated),
         TEST(an_earlier_file_is_continued),
+        TEST(programs_with_the_same_path_have_a_file_each),
+        TEST(the_second_name_stands_before_the_suffix),
         TEST(the_folder_is_made),
         TEST(reopening_begins_a_file_at_the_path),
         TEST(a_full_disk_is_told_once_and_survived),
@@ -698,6 +814,7 @@ int main(void)
         TEST(the_cap_holds_when_files_cannot_be_renamed),
         TEST(stdout_gets_the_same_lines),
         TEST(a_stdout_that_takes_nothing_stops_nothing),
+        TEST(the_latest_warnings_stay_in_memory),
         TEST(measuring_takes_what_opening_takes),
     };
     return cmocka_run_group_tests(tests, open_machine, close_machine);

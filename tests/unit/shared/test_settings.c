@@ -11,6 +11,7 @@
 #include "guard_page.h"
 #include "settings.h"
 #include "text.h"
+#include "utf8.h"
 
 enum { NAMES_MAX = 8 };
 
@@ -399,6 +400,28 @@ static void passwords_within_urls_are_masked(void **state)
     assert_string_equal(masked(""), "");
 }
 
+/* A value is cut in the error, and not within a character. */
+static void shown_values_end_with_a_character(void **state)
+{
+    (void)state;
+    char variable[512];
+    for (size_t blanks = 0; blanks < 4; blanks++) {
+        struct text text = text_in(variable, sizeof variable - 1);
+        text_string(&text, "SPOOL_DIR=");
+        for (size_t i = 0; i < blanks; i++) {
+            text_char(&text, 'x');
+        }
+        while (text.used_bytes < 400) {
+            text_string(&text, "\xF0\x9F\x92\xA7");
+        }
+        variable[text.used_bytes] = '\0';
+        const char *error = load(SETTINGS_GATEWAY, "", variable);
+        const char *dots = strstr(error, "... is too long");
+        assert_non_null(dots);
+        assert_true(utf8_valid(span_of(error, (size_t)(dots - error))));
+    }
+}
+
 static void what_is_printed_can_be_read_again(void **state)
 {
     (void)state;
@@ -437,6 +460,25 @@ static void what_is_printed_can_be_read_again(void **state)
     assert_null(strstr(printed, "secret"));
 }
 
+static void what_is_printed_has_its_quotes(void **state)
+{
+    (void)state;
+    static char printed[16 * 1024];
+    static const char *const folders[] = {"a # b", "it's", "$HOME", "c:\\d", "\"q\" and '$x' \\ #", " blank "};
+    for (size_t i = 0; i < sizeof folders / sizeof folders[0]; i++) {
+        char variable[64];
+        (void)snprintf(variable, sizeof variable, "SPOOL_DIR=%s", folders[i]);
+        assert_string_equal(load(SETTINGS_GATEWAY, "", variable), "");
+        struct settings_sources sources = sources_of("");
+        struct text text = text_in(printed, sizeof printed - 1);
+        settings_print(&settings, &sources, &text);
+        assert_false(text.truncated);
+        printed[text.used_bytes] = '\0';
+        assert_string_equal(load(SETTINGS_GATEWAY, printed, NULL), "");
+        assert_string_equal(settings.spool_dir, folders[i]);
+    }
+}
+
 static const char *read_source(const char *name)
 {
     static char contents[64 * 1024];
@@ -465,22 +507,33 @@ static void the_template_is_made_from_the_table(void **state)
     }
 }
 
-static void the_readme_has_the_table(void **state)
+/* Compares what stands between two lines of a document with what was made. */
+static void expect_between(const char *name, const char *from, const char *to, const struct text *made)
+{
+    assert_false(made->truncated);
+    const char *start = strstr(read_source(name), from);
+    assert_non_null(start);
+    start += strlen(from);
+    const char *end = strstr(start, to);
+    assert_non_null(end);
+    if ((size_t)(end - start) != made->used_bytes || memcmp(start, made->data, made->used_bytes) != 0) {
+        fail_msg("%s differs from the table: put between its settings marks what settings_table prints", name);
+    }
+}
+
+static void the_documents_have_the_table(void **state)
 {
     (void)state;
     static char made[32 * 1024];
-    struct text text = text_in(made, sizeof made - 1);
+    struct text text = text_in(made, sizeof made);
     settings_markdown(&text);
-    assert_false(text.truncated);
-    made[text.used_bytes] = '\0';
-    const char *start = strstr(read_source("README.md"), "<!-- settings -->\n");
-    assert_non_null(start);
-    start += strlen("<!-- settings -->\n");
-    const char *end = strstr(start, "<!-- /settings -->");
-    assert_non_null(end);
-    if ((size_t)(end - start) != text.used_bytes || memcmp(start, made, text.used_bytes) != 0) {
-        fail_msg("README.md's table of settings differs: put there what settings_table markdown prints");
-    }
+    expect_between("doc/settings.md", "<!-- settings -->\n", "<!-- /settings -->", &text);
+    text = text_in(made, sizeof made);
+    settings_manual(&text, SETTINGS_GATEWAY);
+    expect_between("doc/man/postern-gateway.1", ".\\\" settings\n", ".\\\" /settings", &text);
+    text = text_in(made, sizeof made);
+    settings_manual(&text, SETTINGS_PROCESSOR);
+    expect_between("doc/man/postern-processor.1", ".\\\" settings\n", ".\\\" /settings", &text);
 }
 
 /* Every line of the template, with its # taken away, loads for both programs, and gives the defaults. */
@@ -493,8 +546,8 @@ static void the_template_loads(void **state)
     const char *at = read_source(".env.template");
     while (*at != '\0') {
         size_t line_bytes = strcspn(at, "\n");
-        bool setting = at[0] == '#' && at[1] >= 'A' && at[1] <= 'Z';
-        size_t skipped = setting ? 1 : 0;
+        size_t skipped = at[0] == '#' && at[1] >= 'A' && at[1] <= 'Z' ? 1 : 0;
+        bool setting = at[skipped] >= 'A' && at[skipped] <= 'Z';
         settings_count += setting ? 1 : 0;
         memcpy(env + bytes, at + skipped, line_bytes - skipped);
         bytes += line_bytes - skipped;
@@ -537,10 +590,12 @@ int main(void)
         cmocka_unit_test(env_lines_are_read_as_docker_compose_does),
         cmocka_unit_test(wrong_env_lines_are_refused),
         cmocka_unit_test(long_values_are_refused_or_fit),
+        cmocka_unit_test(shown_values_end_with_a_character),
         cmocka_unit_test(passwords_within_urls_are_masked),
         cmocka_unit_test(what_is_printed_can_be_read_again),
+        cmocka_unit_test(what_is_printed_has_its_quotes),
         cmocka_unit_test(the_template_is_made_from_the_table),
-        cmocka_unit_test(the_readme_has_the_table),
+        cmocka_unit_test(the_documents_have_the_table),
         cmocka_unit_test(the_template_loads),
     };
     return cmocka_run_group_tests(tests, open_guard, close_guard);

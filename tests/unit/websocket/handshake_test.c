@@ -10,6 +10,7 @@
 
 #include "guard_page.h"
 #include "handshake.h"
+#include "http.h"
 
 enum { HEADER_BYTES_MAX = 1024 };
 
@@ -43,16 +44,16 @@ static struct span put(const char *text, size_t bytes)
 }
 
 /* Scans a text whole, in two pieces at every place, and byte by byte; all must come to the same. */
-static enum handshake_progress scan(const char *text, size_t bytes, size_t *header_bytes)
+static enum http_progress scan(const char *text, size_t bytes, size_t *header_bytes)
 {
-    struct handshake_scan whole = {0, 0};
-    enum handshake_progress expected = handshake_scan(&whole, put(text, bytes), HEADER_BYTES_MAX);
+    struct http_scan whole = {0, 0};
+    enum http_progress expected = http_scan(&whole, put(text, bytes), HEADER_BYTES_MAX);
     for (size_t step = 1; step <= bytes; step++) {
-        struct handshake_scan pieces = {0, 0};
-        enum handshake_progress progress = HANDSHAKE_MORE;
-        for (size_t at = step; progress == HANDSHAKE_MORE; at += step) {
+        struct http_scan pieces = {0, 0};
+        enum http_progress progress = HTTP_MORE;
+        for (size_t at = step; progress == HTTP_MORE; at += step) {
             size_t arrived = at < bytes ? at : bytes;
-            progress = handshake_scan(&pieces, put(text, arrived), HEADER_BYTES_MAX);
+            progress = http_scan(&pieces, put(text, arrived), HEADER_BYTES_MAX);
             if (arrived == bytes) {
                 break;
             }
@@ -69,11 +70,11 @@ static uint16_t status_of(const char *text, struct handshake_request *request)
 {
     size_t header_bytes;
     struct handshake_refusal refusal = {0, NULL};
-    enum handshake_progress progress = scan(text, strlen(text), &header_bytes);
-    if (progress == HANDSHAKE_GARBAGE) {
+    enum http_progress progress = scan(text, strlen(text), &header_bytes);
+    if (progress == HTTP_GARBAGE) {
         return HANDSHAKE_STATUS_BAD_REQUEST;
     }
-    assert_int_equal(progress, HANDSHAKE_WHOLE);
+    assert_int_equal(progress, HTTP_WHOLE);
     if (handshake_parse(put(text, header_bytes), request, &refusal)) {
         return HANDSHAKE_STATUS_SWITCHING;
     }
@@ -218,13 +219,13 @@ static void test_scan_stops_at_the_header(void **state)
 {
     (void)state;
     size_t header_bytes;
-    assert_int_equal(scan(GOOD "\x81\x85", strlen(GOOD) + 2, &header_bytes), HANDSHAKE_WHOLE);
+    assert_int_equal(scan(GOOD "\x81\x85", strlen(GOOD) + 2, &header_bytes), HTTP_WHOLE);
     assert_int_equal(header_bytes, strlen(GOOD));
     for (size_t bytes = 0; bytes < strlen(GOOD); bytes++) {
-        assert_int_equal(scan(GOOD, bytes, &header_bytes), HANDSHAKE_MORE);
+        assert_int_equal(scan(GOOD, bytes, &header_bytes), HTTP_MORE);
         assert_int_equal(header_bytes, bytes);
     }
-    assert_int_equal(scan("GET / HTTP/1.1\r\n\0", 17, &header_bytes), HANDSHAKE_GARBAGE);
+    assert_int_equal(scan("GET / HTTP/1.1\r\n\0", 17, &header_bytes), HTTP_GARBAGE);
 }
 
 static void test_header_limit(void **state)
@@ -232,12 +233,12 @@ static void test_header_limit(void **state)
     (void)state;
     for (size_t bytes = HEADER_BYTES_MAX - 2; bytes <= HEADER_BYTES_MAX + 2; bytes++) {
         char text[HEADER_BYTES_MAX + 8];
-        struct handshake_scan state_of_scan = {0, 0};
+        struct http_scan state_of_scan = {0, 0};
         memset(text, 'a', sizeof text);
         memcpy(text, LINE "X: ", strlen(LINE "X: "));
         memcpy(text + bytes - 4, "\r\n\r\n", 4);
-        enum handshake_progress progress = handshake_scan(&state_of_scan, put(text, bytes), HEADER_BYTES_MAX);
-        assert_int_equal(progress, bytes <= HEADER_BYTES_MAX ? HANDSHAKE_WHOLE : HANDSHAKE_TOO_LONG);
+        enum http_progress progress = http_scan(&state_of_scan, put(text, bytes), HEADER_BYTES_MAX);
+        assert_int_equal(progress, bytes <= HEADER_BYTES_MAX ? HTTP_WHOLE : HTTP_TOO_LONG);
     }
 }
 

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: MIT
+"""What a person does with the logs: follow one message through both, and trust that they never fill the disk."""
+
+import signal
+import subprocess
+import threading
+import time
+
+import pytest
+from clients import Client
+from process import Process, wait_until
+from programs import ROOT, parse_log_line
+
+PYTHON = "/usr/bin/python3"
+FILE_BYTES = 16384  # the smallest allowed
+
+
+def logs_command(programs, *words):
+    files = [word for program in programs for word in ("--file", str(program.log_path))]
+    return [PYTHON, "-B", str(ROOT / "tests/support/logs.py"), *files, *words]
+
+
+def dev_logs(programs, *words):
+    """`./dev logs` over these programs' files; returns the exit code and the lines as dictionaries."""
+    done = subprocess.run(logs_command(programs, *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          timeout=60, check=False)
+    return done.returncode, [parse_log_line(line) for line in done.stdout.splitlines()]
+
+
+def taken(lines):
+    return [line["id"] for line in lines if line["event"] == "message_taken"]
+
+
+@pytest.fixture
+def programs(pipeline):
+    settings = {"LOG_MESSAGES": "1", "LOG_LEVEL": "info", "LOG_MAX_BYTES": str(FILE_BYTES), "LOG_FILES": "100"}
+    gateway = pipeline.gateway(**settings)
+    processor = pipeline.processor(**settings)
+    pipeline.wait_connected(gateway)
+    return gateway, processor
+
+
+def store_many(gateway, first, count):
+    with Client(gateway.url("dev-7")) as client:
+        for number in range(first, first + count):
+            client.send({"type": "text", "content": "x", "id": f"m{number}"})
+        client.expect(seq=count, status="stored")
+
+
+def test_one_message_through_both_programs(programs):
+    gateway, processor = programs
+    with Client(gateway.url("dev-7")) as client:
+        client.store("x", "find-me")
+        client.store("x", "another")
+    wait_until(lambda: gateway.log(event="message_stored", id="another"), 30, "the last line")
+    wait_until(lambda: processor.log(event="stored", id="another"), 30, "the processor's line")
+    code, lines = dev_logs(programs, "dev-7:find-me")
+    assert code == 0
+    events = [line["event"] for line in lines]
+    assert sorted(events) == sorted(["message_taken", "message_published", "message_queued", "stored",
+                                     "message_stored"]), events
+    assert events[:2] == ["message_taken", "message_published"]
+    times = [line["ts"] for line in lines]
+    assert times == sorted(times)
+    assert {line["id"] for line in lines} == {"find-me"}
+    for wanted in ("find-me", "dev-7"):
+        _, found = dev_logs(programs, wanted)
+        assert [line for line in found if line.get("id") == "find-me"] == lines
+    assert len(dev_logs(programs, "dev-7")[1]) >= 12, "both messages, and the client's coming and going"
+
+
+def test_no_line_is_a_clear_word(programs):
+    code, lines = dev_logs(programs, "dev-nobody")
+    assert code == 1 and not lines
+
+
+def test_rotated_parts_are_read_too_and_followed(programs, tmp_path):
+    """In order, each line once, while the files are moved on under the reader."""
+    gateway, _ = programs
+    store_many(gateway, 0, 300)
+    wait_until(lambda: len(gateway.log(event="message_stored", client="dev-7")) == 300, 60, "all stages in the log")
+    assert len(list(gateway.log_path.parent.iterdir())) > 5, "the log was rotated"
+    expected = [f"m{number}" for number in range(300)]
+    assert taken(dev_logs(programs, "dev-7")[1]) == expected
+
+    follower = Process("./dev logs", logs_command(programs, "--follow", "dev-7"), tmp_path,
+                       {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}, tmp_path / "followed")
+    follower.start()
+
+    def followed():
+        return [parse_log_line(line) for line in follower.output.read_text("utf-8").splitlines()]
+    try:
+        wait_until(lambda: len(taken(followed())) == 300, 60, "what is there already")
+        for first in range(300, 900, 200):
+            store_many(gateway, first, 200)
+        wait_until(lambda: len([line for line in followed() if line["event"] == "message_stored"]) >= 900, 60,
+                   "what came since")
+        time.sleep(1)  # a line that is shown twice would come now
+        lines = followed()
+    finally:
+        follower.end(signal.SIGTERM)
+    assert taken(lines) == [f"m{number}" for number in range(900)]
+    times = [line["ts"] for line in lines]
+    assert times == sorted(times)
+
+
+def test_a_flood_stays_within_the_caps_at_every_moment(pipeline):
+    """Both programs; not only in the end."""
+    settings = {"LOG_MESSAGES": "1", "LOG_LEVEL": "debug", "LOG_MAX_BYTES": str(FILE_BYTES), "LOG_FILES": "3"}
+    gateway = pipeline.gateway(**settings)
+    processor = pipeline.processor(**settings)
+    pipeline.wait_connected(gateway)
+    too_much, looks, ending = [], [0], threading.Event()
+
+    def watch():
+        while not ending.is_set():
+            for program in (gateway, processor):
+                # One file after the other, while they are moved on: the sum may count one twice, each file may not.
+                for path in program.log_path.parent.iterdir():
+                    try:
+                        size = path.stat().st_size
+                    except FileNotFoundError:
+                        continue
+                    if size > FILE_BYTES or not path.name.startswith(program.log_path.name):
+                        too_much.append((path.name, size))
+                names = {path.name for path in program.log_path.parent.iterdir()}
+                if len(names) > 3:
+                    too_much.append(sorted(names))
+            looks[0] += 1
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    clients = [Client(gateway.url(f"flood-{number}")) for number in range(5)]
+    for number in range(400):
+        for client in clients:
+            client.send({"type": "text", "content": "x", "id": f"a-long-name-for-a-message-{number}"})
+            if number % 50 == 0:
+                client.send_text("no message at all")
+    for client in clients:
+        client.expect(id="a-long-name-for-a-message-399", status="stored")
+        client.close()
+    ending.set()
+    watcher.join(30)
+    assert not too_much, too_much[:5]
+    assert looks[0] > 20
+    for program in (gateway, processor):
+        files = sorted(path.name for path in program.log_path.parent.iterdir())
+        name = program.log_path.name
+        assert files == [name, f"{name}.1", f"{name}.2"], files

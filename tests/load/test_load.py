@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: MIT
+"""Locust's users against a real pipeline: what they count is what is stored, and what fails has a name."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+
+import pytest
+from process import Process, free_port, wait_until
+from programs import ROOT
+
+PYTHON = "/usr/bin/python3"
+ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/nonexistent"}
+
+
+class Load:
+    """`./dev load` in a folder of its own; its figures when it has ended."""
+
+    def __init__(self, pipeline, gateway, *options):
+        self.folder = pipeline.folder / f"load-{free_port()}"
+        self.folder.mkdir()
+        self.report = self.folder / "report.html"
+        host = ["--host", gateway.url("").rstrip("/")] if gateway else []
+        self.process = Process("Locust", [PYTHON, "-B", ROOT / "tests/load/load.py", *host, "--html", self.report,
+                                          "--figures", self.folder / "figures.json", *map(str, options)],
+                               ROOT, ENVIRONMENT, self.folder / "output.log")
+        self.process.start()
+        self.code = None
+
+    def output(self):
+        return self.process.output.read_text("utf-8", "replace")
+
+    def finish(self, timeout_s=120):
+        self.code = self.process.wait(timeout_s)
+        return self
+
+    def figures(self):
+        return json.loads((self.folder / "figures.json").read_text("utf-8"))
+
+    def series(self, name):
+        """(successes, failures) of a series."""
+        found = self.figures()["series"].get(name, {"succeeded": 0, "failed": 0})
+        return found["succeeded"], found["failed"]
+
+    def failures(self):
+        """Failures of the gateway by (series, code); Locust's own lateness is another matter."""
+        return {(each["series"], each["code"]): each["times"] for each in self.figures()["failures"]
+                if each["series"] != "lag"}
+
+
+@pytest.fixture
+def path(pipeline):
+    """A gateway and a processor that are connected."""
+    gateway = pipeline.gateway(LOG_LEVEL="info")
+    pipeline.processor(LOG_LEVEL="info")
+    pipeline.wait_connected(gateway)
+    return gateway
+
+
+def stored_rows(pipeline):
+    return pipeline.query("SELECT count(*) FROM messages WHERE client_id LIKE 'load-%'")[0][0]
+
+
+def test_what_locust_counts_is_what_is_stored(pipeline, path):
+    load = Load(pipeline, path, "--headless", "--users", 20, "--spawn-rate", 20, "--run-time", "6s", "--rate", 5,
+                "--message-bytes", 500, "--roam-seconds", 1).finish()
+    assert load.failures() == {}, load.output()
+    stored, _ = load.series("stored")
+    assert stored == stored_rows(pipeline) > 100, load.output()
+    assert load.series("send")[0] >= stored  # what was sent again is counted again
+    connected, _ = load.series("connect")
+    assert connected > 20, "the roaming users have connected again"
+    assert pipeline.query("SELECT min(length(content::text)), max(length(content::text)) FROM messages "
+                          "WHERE client_id LIKE 'load-%'")[0][0] > 400
+    assert f"stored {stored}" in load.output()
+    report = load.report.read_text("utf-8")
+    for name in ("connect", "send", "queued", "stored", "lag"):
+        assert f"<td>{name}</td>" in report, f"{name} is not in the report"
+    lag_failed = load.series("lag")[1] > 0
+    assert load.code == (1 if lag_failed else 0), load.output()
+    assert ("Locust was the bottleneck" in load.output()) == lag_failed
+
+
+def test_a_broker_that_is_away_is_named(pipeline, path):
+    pipeline.broker.stop()
+    load = Load(pipeline, path, "--headless", "--users", 5, "--spawn-rate", 5, "--run-time", "3s", "--rate", 2,
+                "--receipt-timeout", 6, "Steady").finish()
+    pipeline.broker.cont()
+    failed = load.failures()
+    assert failed and set(failed) == {("stored", "only_accepted")}, (failed, load.output())
+    assert load.series("stored") == (0, sum(failed.values()))
+    assert load.series("accepted")[0] == sum(failed.values())
+    assert load.code == 1
+    wait_until(lambda: stored_rows(pipeline) == sum(failed.values()), 60, "what was accepted to be stored")
+
+
+def test_a_processor_that_is_away_is_named(pipeline):
+    gateway = pipeline.gateway(LOG_LEVEL="info")
+    pipeline.wait_connected_to_broker(gateway)
+    load = Load(pipeline, gateway, "--headless", "--users", 3, "--spawn-rate", 3, "--run-time", "2s",
+                "--receipt-timeout", 3, "Steady").finish()
+    assert set(load.failures()) == {("stored", "only_queued")}, load.output()
+
+
+def test_refusals_are_named(pipeline, path):
+    """Ten errors within a minute close the connection."""
+    load = Load(pipeline, path, "--headless", "--users", 1, "--run-time", "4s", "--rate", 10, "--message-type", "smoke",
+                "Steady").finish()
+    failed = load.failures()
+    assert failed[("stored", "unknown_type")] >= 10 and failed[("connection", "closed_1008")] >= 1, failed
+    assert set(failed) == {("stored", "unknown_type"), ("connection", "closed_1008")}, failed
+
+
+def test_a_gateway_that_goes_away_is_named_and_nothing_is_lost(pipeline, path):
+    """Killed and started again: the users come back, and what has no receipt is sent again."""
+    load = Load(pipeline, path, "--headless", "--users", 5, "--spawn-rate", 5, "--run-time", "10s", "--rate", 5, "Steady")
+    wait_until(lambda: stored_rows(pipeline) > 20, 60, "the load to be on its way")
+    path.kill9()
+    time.sleep(1)
+    path.start()
+    load.finish()
+    failed = load.failures()
+    assert failed.pop(("connect", "econnrefused")) >= 5
+    lost = {code for name, code in failed if name == "connection"}
+    assert lost and lost <= {"ended_without_close", "econnreset"}, failed
+    assert {name for name, _ in failed} == {"connection"}, failed
+    assert load.series("stored")[0] == stored_rows(pipeline)
+
+
+def test_without_receipts_it_only_sends(pipeline, path):
+    load = Load(pipeline, path, "--headless", "--users", 4, "--spawn-rate", 4, "--run-time", "3s", "--rate", 5,
+                "--receipts", "none", "Steady").finish()
+    assert load.series("stored") == (0, 0) and load.series("queued") == (0, 0)
+    sent, _ = load.series("send")
+    assert sent > 20
+    wait_until(lambda: stored_rows(pipeline) == sent, 60, "all that was sent to be stored")
+
+
+def test_a_storm_on_a_small_gateway(pipeline):
+    gateway = pipeline.gateway(LOG_LEVEL="info", MAX_CONNECTIONS="20")
+    pipeline.processor(LOG_LEVEL="info")
+    load = Load(pipeline, gateway, "--headless", "--storm", "--storm-users", 60, "--storm-seconds", 3,
+                "--storm-rounds", 2).finish()
+    connected, refused = load.series("connect")
+    assert connected >= 40 and refused >= 80, load.output()  # twice 20 that fit
+    assert set(load.failures()) == {("connect", "max_connections")}, load.failures()
+    assert load.series("stored")[0] == stored_rows(pipeline)
+
+
+def test_it_says_when_locust_is_the_bottleneck(pipeline, path):
+    load = Load(pipeline, path, "--headless", "--users", 1, "--run-time", "8s", "Steady")
+    wait_until(lambda: stored_rows(pipeline) > 0, 60, "the load to be on its way")
+    load.process.stop()
+    time.sleep(1.5)
+    load.process.cont()
+    load.finish()
+    assert load.series("lag")[1] >= 1
+    assert "Locust is the bottleneck" in load.output() and "Locust was the bottleneck" in load.output()
+    assert load.code == 1
+
+
+def get(port, path, **form):
+    data = urllib.parse.urlencode(form).encode() if form else None
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", data, timeout=30) as answer:
+        return answer.read().decode("utf-8")
+
+
+def test_the_page(pipeline, path):
+    """Its settings are those of the users, and what is set there is what they do."""
+    port = free_port()
+    load = Load(pipeline, path, "--web-port", port)
+    try:
+        def answers():
+            load.process.check_alive()
+            try:
+                return get(port, "/")
+            except urllib.error.URLError:
+                return None
+        page = wait_until(answers, 60, "Locust's page")
+        assert f"http://localhost:{port}" in load.output()
+        for name in ("rate", "message_bytes", "message_type", "receipts", "receipt_timeout", "roam_seconds", "query"):
+            assert f'name="{name}"' in page, f"{name} cannot be set on the page"
+        started = json.loads(get(port, "/swarm", user_count=3, spawn_rate=3, host=path.url("").rstrip("/"), rate=10,
+                                 message_bytes=900, receipts="queued", query="note=1"))
+        assert started["success"], started
+
+        def series():
+            return {entry["name"]: entry for entry in json.loads(get(port, "/stats/requests"))["stats"]}
+        wait_until(lambda: series().get("queued", {}).get("num_requests", 0) > 30, 60, "receipts on the page")
+        json.loads(get(port, "/stop"))
+        assert "stored" not in series(), "only `queued` was asked for"
+        wait_until(lambda: stored_rows(pipeline) == series()["queued"]["num_requests"], 60, "the rows")
+        assert pipeline.query("SELECT min(length(content::text)) FROM messages WHERE client_id LIKE 'load-%'")[0][0] > 800
+        assert "<td>queued</td>" in get(port, "/stats/report")
+    finally:
+        load.process.end(signal.SIGTERM)
+
+
+def test_no_gateway_is_one_clear_word(tmp_path):
+    done = subprocess.run([PYTHON, "-B", ROOT / "tests/load/load.py", "--host", f"ws://127.0.0.1:{free_port()}"],
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60, check=False,
+                          env={**os.environ, **ENVIRONMENT})
+    assert done.returncode == 1
+    assert "No gateway answers" in done.stdout and "./dev run" in done.stdout, done.stdout

@@ -1,0 +1,429 @@
+/* SPDX-License-Identifier: MIT */
+/* Damages of the folder and of whole files: missing, copied, short, unreadable, foreign, of another version, in use by
+ * another gateway; too little space. */
+#define _POSIX_C_SOURCE 200809L
+#include "spool_case.h"
+
+static void missing_segment_of_the_middle(void **state)
+{
+    struct spool_rig *rig = *state;
+    uint64_t missing;
+    char path[160];
+    fill(rig, 70);
+    spool_rig_path(rig, 1, path);
+    assert_int_equal(remove(path), 0);
+    assert_true(spool_rig_start(rig));
+    assert_int_equal(spool_rig_log_count(rig, "event=spool_segment_missing segment=1"), 1);
+    assert_int_equal(access(path, F_OK), 0); /* made again */
+    size_t count = read_all(rig, &missing);
+    assert_in_range(count, 40, 60);
+    assert_lost(rig, missing + 1, missing + 70 - count);
+    assert_well(rig);
+}
+
+static void missing_segment_at_the_front(void **state)
+{
+    struct spool_rig *rig = *state;
+    uint64_t missing;
+    char path[160];
+    fill(rig, 70);
+    spool_rig_path(rig, 0, path);
+    assert_int_equal(remove(path), 0);
+    assert_true(spool_rig_start(rig));
+    size_t count = read_all(rig, &missing);
+    assert_int_equal(missing, 0);
+    assert_lost(rig, 1, 70 - count);
+    assert_well(rig);
+}
+
+/* The newest: which sequences it had nobody knows, but that a file is missing is said. */
+static void missing_segment_at_the_end(void **state)
+{
+    struct spool_rig *rig = *state;
+    uint64_t missing;
+    char path[160];
+    uint8_t bytes[SEGMENT_BYTES];
+    struct record records[RECORDS_MAX];
+    fill(rig, 70);
+    uint32_t newest = 0;
+    while (spool_rig_load(rig, newest + 1, bytes, sizeof bytes) > 0 && !spool_is_zero(bytes, HEADER)) {
+        newest++;
+    }
+    (void)spool_rig_load(rig, newest, bytes, sizeof bytes);
+    size_t held = find_records(bytes, records);
+    spool_rig_path(rig, newest, path);
+    assert_int_equal(remove(path), 0);
+    assert_true(spool_rig_start(rig));
+    assert_int_equal(spool_rig_log_count(rig, "event=spool_segment_missing"), 1);
+    assert_int_equal(read_all(rig, &missing), 70 - held);
+    assert_well(rig);
+}
+
+static void all_segments_missing(void **state)
+{
+    struct spool_rig *rig = *state;
+    uint64_t missing;
+    char path[160];
+    fill(rig, 70);
+    for (uint32_t index = 0; index < SEGMENTS; index++) {
+        spool_rig_path(rig, index, path);
+        assert_int_equal(remove(path), 0);
+    }
+    assert_true(spool_rig_start(rig));
+    assert_int_equal(read_all(rig, &missing), 0);
+    assert_well(rig);
+}
+
+static void a_copied_segment(void **state)
+{
+    struct spool_rig *rig = *state;
+    uint64_t missing;
+    uint8_t bytes[SEGMENT_BYTES];
+    fill(rig, 60);
+    for (uint32_t index = 0; index < 3; index++) {
+        (void)spool_rig_load(rig, index, bytes, sizeof bytes);
+        spool_rig_save(rig, SEGMENTS - 1 - index, bytes, sizeof bytes);
+    }
+    assert_true(spool_rig_start(rig));
+    assert_int_equal(read_all(rig, &missing), 60);
+    assert_int_equal(spool_rig_log_count(rig, "spool_lost"), 0);
+    assert_well(rig);
+}
+
+static void short_segments(void **state)
+{
+    struct spool_rig *rig = *state;
+    char path[160];
+    uint8_t whole[SEGMENT_BYTES];
+    struct record records[RECORDS_MAX];
+    fill(rig, 60);
+    spool_rig_path(rig, 1, path);
+    (void)spool_rig_load(rig, 1, whole, sizeof whole);
+    size_t held = find_records(whole, records);
+    static const size_t lengths[] = {0, 1, 63, 64, 65, 88, 500, 1000, SEGMENT_BYTES - 1};
+    for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
+        uint64_t missing;
+        size_t kept = 0;
+        while (kept < held && records[kept].offset + records[kept].bytes <= lengths[i]) {
+            kept++;
+        }
+        spool_rig_save(rig, 1, whole, lengths[i]);
+        assert_true(spool_rig_start(rig));
+        assert_int_equal(spool_rig_log_count(rig, "event=spool_short_segment segment=1"), i + 1);
+        assert_in_range(read_all(rig, &missing), 60 - held + kept, 60 - held + kept + 1); /* its padding may be cut */
+        assert_int_equal(spool_counters(rig->spool)->segment_count, SEGMENTS);
+        spool_rig_kill(rig);
+        uint8_t again[SEGMENT_BYTES + 1];
+        assert_int_equal(spool_rig_load(rig, 1, again, sizeof again), SEGMENT_BYTES);
+    }
+    assert_true(spool_rig_start(rig));
+    assert_well(rig);
+}
+
+/* Reads that fail once at start: those of the headers, and those of the segments. */
+static void unreadable_parts_at_start(void **state)
+{
+    struct spool_rig *rig = *state;
+    fill(rig, 60);
+    for (uint64_t skip = 0; skip < 14; skip++) {
+        uint64_t missing;
+        faulty_fail(&rig->faulty, FAULTY_READ, skip, 1, "Input/output error");
+        assert_true(spool_rig_start(rig)); /* the second try at the same page is good */
+        assert_int_equal(read_all(rig, &missing), 60);
+        spool_rig_kill(rig);
+        faulty_fail(&rig->faulty, FAULTY_READ, skip, 2, "Input/output error");
+        assert_true(spool_rig_start(rig));
+        assert_true(spool_rig_log_count(rig, "event=spool_unreadable") > 0);
+        spool_rig_kill(rig);
+    }
+    assert_true(spool_rig_start(rig)); /* and all is there once the disk is well again */
+    uint64_t missing;
+    assert_int_equal(read_all(rig, &missing), 60);
+    assert_well(rig);
+}
+
+static void unreadable_parts_while_reading(void **state)
+{
+    struct spool_rig *rig = *state;
+    uint64_t missing;
+    fill(rig, 60);
+    assert_true(spool_rig_start(rig));
+    faulty_fail(&rig->faulty, FAULTY_READ, 0, 2, "Input/output error");
+    size_t count = read_all(rig, &missing);
+    assert_true(count < 60);
+    assert_int_equal(missing, 0);
+    assert_int_equal(spool_rig_log_count(rig, "event=spool_unreadable"), 1);
+    assert_int_equal(spool_rig_log_count(rig, "reason=\"Input/output error\""), 1);
+    assert_lost(rig, 1, 60 - count);
+    assert_true(spool_counters(rig->spool)->unreadable_bytes > 0);
+    assert_well(rig);
+}
+
+/* A file that cannot be opened is left alone, its messages too: they are there again when it can be. */
+static void unreadable_file(void **state)
+{
+    struct spool_rig *rig = *state;
+    uint64_t missing;
+    uint8_t before[SEGMENT_BYTES];
+    uint8_t after[SEGMENT_BYTES];
+    fill(rig, 70);
+    for (uint32_t index = 0; index < 4; index++) {
+        (void)spool_rig_load(rig, index, before, sizeof before);
+        faulty_fail(&rig->faulty, FAULTY_OPEN, index, 1, "Permission denied");
+        assert_true(spool_rig_start(rig));
+        assert_int_equal(spool_rig_log_count(rig, "event=spool_unreadable"), index + 1);
+        size_t count = read_all(rig, &missing);
+        assert_true(count < 70);
+        /* New messages do not get the sequences that stand in it. */
+        assert_true(spool_own_sequence(rig->spool) > 70);
+        spool_rig_kill(rig);
+        (void)spool_rig_load(rig, index, after, sizeof after);
+        assert_memory_equal(before, after, sizeof before);
+    }
+    assert_true(spool_rig_start(rig));
+    assert_int_equal(read_all(rig, &missing), 70);
+    assert_int_equal(spool_counters(rig->spool)->lost_count, 0);
+}
+
+static void unreadable_newest_file_and_new_messages(void **state)
+{
+    struct spool_rig *rig = *state;
+    uint64_t missing;
+    fill(rig, 25); /* segment 0 full, segment 1 begun */
+    faulty_fail(&rig->faulty, FAULTY_OPEN, 1, 1, "Permission denied");
+    assert_true(spool_rig_start(rig));
+    spool_rig_append_many(rig, 10);
+    spool_rig_settle(rig);
+    spool_rig_kill(rig);
+    assert_true(spool_rig_start(rig));
+    assert_int_equal(read_all(rig, &missing), 35);
+    /* The sequences that nobody ever had are not counted as losses of messages beyond those that are. */
+    assert_int_equal(missing, UINT64_MAX);
+}
+
+static void wrong_version(void **state)
+{
+    struct spool_rig *rig = *state;
+    uint8_t kept[3][SEGMENT_BYTES];
+    fill(rig, 60);
+    (void)spool_rig_load(rig, 1, kept[1], SEGMENT_BYTES);
+    const struct spool_header other = {.version = 2,
+                                       .segment_bytes = SEGMENT_BYTES,
+                                       .number = load_u64(kept[1] + 16),
+                                       .first_sequence = load_u64(kept[1] + 24),
+                                       .salt = load_u64(kept[1] + 40)};
+    uint8_t earlier[HEADER];
+    memcpy(earlier, kept[1], HEADER);
+    spool_header_write(kept[1], &other);
+    spool_rig_save(rig, 1, kept[1], SEGMENT_BYTES);
+    for (uint32_t index = 0; index < 3; index++) {
+        (void)spool_rig_load(rig, index, kept[index], SEGMENT_BYTES);
+    }
+    assert_false(spool_rig_start(rig));
+    assert_non_null(strstr(rig->error, "version 2"));
+    for (uint32_t index = 0; index < 3; index++) { /* nothing was touched */
+        uint8_t now[SEGMENT_BYTES];
+        assert_int_equal(spool_rig_load(rig, index, now, sizeof now), SEGMENT_BYTES);
+        assert_memory_equal(now, kept[index], sizeof now);
+    }
+    memcpy(kept[1], earlier, HEADER);
+    spool_rig_save(rig, 1, kept[1], SEGMENT_BYTES);
+    assert_true(spool_rig_start(rig)); /* the lock was given up */
+    uint64_t missing;
+    assert_int_equal(read_all(rig, &missing), 60);
+}
+
+static void other_segment_size(void **state)
+{
+    struct spool_rig *rig = *state;
+    fill(rig, 10);
+    rig->options.segment_bytes = 2 * SEGMENT_BYTES;
+    assert_false(spool_rig_start(rig));
+    assert_non_null(strstr(rig->error, "2048"));
+    rig->options.segment_bytes = SEGMENT_BYTES;
+    assert_true(spool_rig_start(rig));
+    spool_rig_expect(rig, 0, 9);
+}
+
+static void foreign_files(void **state)
+{
+    struct spool_rig *rig = *state;
+    static const char *const names[] = {"notes.txt", "00001.segment.old", "0001.segment", "99999.segment", "x"};
+    char path[256];
+    uint64_t missing;
+    fill(rig, 10);
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        (void)snprintf(path, sizeof path, "%s/%s", rig->directory, names[i]);
+        FILE *file = fopen(path, "w");
+        assert_non_null(file);
+        (void)fputs("mine", file);
+        (void)fclose(file);
+    }
+    assert_true(spool_rig_start(rig));
+    assert_int_equal(spool_rig_log_count(rig, "event=spool_foreign_file"), 1);
+    assert_int_equal(spool_rig_log_count(rig, "files=5"), 1);
+    assert_int_equal(read_all(rig, &missing), 10);
+    assert_well(rig);
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        char text[8] = "";
+        (void)snprintf(path, sizeof path, "%s/%s", rig->directory, names[i]);
+        FILE *file = fopen(path, "r");
+        assert_non_null(file);
+        assert_non_null(fgets(text, sizeof text, file));
+        assert_string_equal(text, "mine");
+        (void)fclose(file);
+    }
+}
+
+static void two_gateways_on_one_folder(void **state)
+{
+    struct spool_rig *rig = *state;
+    port_file lock = PORT_NONE;
+    char path[160];
+    (void)snprintf(path, sizeof path, "%s/lock", rig->directory);
+    assert_int_equal(rig->real.lock_file(rig->real.context, path, &lock), PORT_AGAIN); /* it holds it */
+    spool_rig_stop(rig);
+    assert_int_equal(rig->real.lock_file(rig->real.context, path, &lock), PORT_OK);
+    assert_false(spool_rig_start(rig));
+    assert_string_equal(rig->error, "another gateway is using this folder");
+    rig->real.close_file(rig->real.context, lock);
+    assert_true(spool_rig_start(rig));
+}
+
+static void too_little_space(void **state)
+{
+    struct spool_rig *rig = *state;
+    char path[160];
+    spool_rig_stop(rig);
+    for (uint32_t index = 0; index < SEGMENTS; index++) {
+        spool_rig_path(rig, index, path);
+        assert_int_equal(remove(path), 0);
+    }
+    faulty_fail(&rig->faulty, FAULTY_PREALLOCATE, 3, UINT64_MAX, "No space left on device");
+    assert_true(spool_rig_start(rig));
+    assert_int_equal(spool_rig_log_count(rig, "event=spool_short segments=3 wanted=8 reason=\"No space left"), 1);
+    assert_int_equal(spool_counters(rig->spool)->segment_free_count, 3);
+    spool_rig_path(rig, 3, path);
+    assert_int_equal(access(path, F_OK), -1); /* no half-made one stays */
+    faulty_heal(&rig->faulty);
+    assert_well(rig);
+    assert_int_equal(spool_counters(rig->spool)->segment_count, SEGMENTS); /* and at the next start there are all */
+    spool_rig_stop(rig);
+    for (uint32_t index = 0; index < SEGMENTS; index++) {
+        spool_rig_path(rig, index, path);
+        assert_int_equal(remove(path), 0);
+    }
+    faulty_fail(&rig->faulty, FAULTY_PREALLOCATE, 1, UINT64_MAX, "No space left on device");
+    assert_false(spool_rig_start(rig));
+    assert_non_null(strstr(rig->error, "No space left on device"));
+    faulty_heal(&rig->faulty);
+    assert_true(spool_rig_start(rig));
+}
+
+static void fewer_segments_than_are_there(void **state)
+{
+    struct spool_rig *rig = *state;
+    char path[160];
+    fill(rig, 100);
+    rig->options.bytes_max = 4 * SEGMENT_BYTES;
+    assert_true(spool_rig_start(rig));
+    assert_int_equal(spool_rig_log_count(rig, "event=spool_surplus"), 1);
+    spool_rig_path(rig, 7, path);
+    assert_int_equal(access(path, F_OK), -1); /* it held nothing */
+    spool_rig_path(rig, 4, path);
+    assert_int_equal(access(path, F_OK), 0);
+    uint64_t message;
+    uint64_t sequence;
+    for (uint64_t expected = 0; expected < 100; expected++) {
+        assert_true(spool_rig_read(rig, &message, &sequence));
+        assert_int_equal(message, expected);
+        spool_release(rig->spool, sequence);
+    }
+    spool_rig_append_many(rig, 20);
+    spool_rig_stop(rig);
+    assert_true(spool_rig_start(rig));
+    assert_int_equal(access(path, F_OK), -1);
+    spool_rig_expect(rig, 100, 119);
+    spool_rig_stop(rig);
+    rig->options.bytes_max = SEGMENTS * SEGMENT_BYTES; /* and back */
+    assert_true(spool_rig_start(rig));
+    assert_well(rig);
+}
+
+/* A surplus segment is not made whole; it is read to where it ends, in the middle of the last record's padding. */
+static void a_short_segment_among_the_surplus(void **state)
+{
+    struct spool_rig *rig = *state;
+    uint64_t missing;
+    uint8_t bytes[SEGMENT_BYTES];
+    struct record records[RECORDS_MAX];
+    fill(rig, 100);
+    for (uint32_t index = 4; spool_rig_load(rig, index, bytes, sizeof bytes) > 0 && !spool_is_zero(bytes, HEADER);
+         index++) {
+        size_t count = find_records(bytes, records);
+        const struct record *last = &records[count - 1];
+        uint8_t *end = bytes + last->offset + last->bytes;
+        while (end[-1] == 0) {
+            end--;
+        }
+        spool_rig_save(rig, index, bytes, (size_t)(end - bytes));
+    }
+    rig->options.bytes_max = 4 * SEGMENT_BYTES;
+    assert_true(spool_rig_start(rig));
+    assert_true(spool_rig_log_count(rig, "event=spool_short_segment") > 0);
+    assert_int_equal(read_all(rig, &missing), 100);
+    assert_int_equal(spool_counters(rig->spool)->unreadable_bytes, 0);
+}
+
+static void folders_that_cannot_be_used(void **state)
+{
+    struct spool_rig *rig = *state;
+    char path[160];
+    spool_rig_stop(rig);
+    (void)snprintf(path, sizeof path, "%s/file", rig->folder);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    (void)fclose(file);
+    rig->options.directory = path;
+    assert_false(spool_rig_start(rig));
+    assert_string_equal(rig->error, "the folder cannot be made: make directory: Not a directory");
+    rig->options.directory = rig->directory;
+    static const struct {
+        enum faulty_operation operation;
+        const char *text;
+    } cases[] = {{FAULTY_LOCK, "the folder cannot be locked: Read-only file system"},
+                 {FAULTY_LIST, "the folder cannot be read: Read-only file system"},
+                 {FAULTY_SYNC_DIRECTORY, "the folder cannot be synced: Read-only file system"}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        faulty_fail(&rig->faulty, cases[i].operation, 0, 1, "Read-only file system");
+        assert_false(spool_rig_start(rig));
+        assert_string_equal(rig->error, cases[i].text);
+    }
+    assert_true(spool_rig_start(rig));
+}
+
+int main(void)
+{
+#define with_rig(test) cmocka_unit_test_setup_teardown(test, open_rig, close_rig)
+    const struct CMUnitTest tests[] = {
+        with_rig(missing_segment_of_the_middle),
+        with_rig(missing_segment_at_the_front),
+        with_rig(missing_segment_at_the_end),
+        with_rig(all_segments_missing),
+        with_rig(a_copied_segment),
+        with_rig(short_segments),
+        with_rig(unreadable_parts_at_start),
+        with_rig(unreadable_parts_while_reading),
+        with_rig(unreadable_file),
+        with_rig(unreadable_newest_file_and_new_messages),
+        with_rig(wrong_version),
+        with_rig(other_segment_size),
+        with_rig(foreign_files),
+        with_rig(two_gateways_on_one_folder),
+        with_rig(too_little_space),
+        with_rig(fewer_segments_than_are_there),
+        with_rig(a_short_segment_among_the_surplus),
+        with_rig(folders_that_cannot_be_used),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
