@@ -40,6 +40,7 @@ struct sim_event {
 struct sim_piece {
     uint64_t end;
     uint64_t due_ns;
+    uint64_t sent_ns;
     uint64_t known_bytes; /* had been read when these surely were not made yet, */
     uint64_t read_bytes;  /* and when they were sent */
 };
@@ -71,6 +72,8 @@ struct sim_link {
     bool is_from_near;
     bool is_waiting_accept;
     uint64_t accept_order;
+    uint64_t patience_ns; /* 0: without end */
+    bool is_waited_for;   /* an event of its patience is scheduled */
     bool is_cut;
     bool is_watched;
     uint32_t interest;

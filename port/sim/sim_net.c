@@ -117,6 +117,7 @@ static uint64_t next_arrival_ns(struct sim_stream *stream)
 }
 
 static void arrive(struct sim *sim, struct sim_link *link, struct sim_stream *stream);
+static void wait_for_peer(struct sim *sim, struct sim_link *link);
 
 static void arrive_up(void *context, uint64_t name)
 {
@@ -191,7 +192,7 @@ static void send_piece(struct sim *sim, struct sim_link *link, struct sim_stream
         last->read_bytes = link->down.taken;
     } else {
         *piece_at(stream, stream->piece_count++) =
-            (struct sim_piece){stream->written, stream->last_due_ns, known_bytes, link->down.taken};
+            (struct sim_piece){stream->written, stream->last_due_ns, sim->now_ns, known_bytes, link->down.taken};
     }
     schedule(sim, link, stream);
 }
@@ -349,6 +350,7 @@ void sim_reset(struct sim *sim, uint32_t index)
 void sim_cut(struct sim *sim, uint32_t index)
 {
     far_link(sim, index)->is_cut = true;
+    wait_for_peer(sim, &sim->links[index]);
 }
 
 /* ---- the near end: the port's functions ---- */
@@ -501,8 +503,43 @@ static enum port_result send_bytes(void *context, port_socket socket, const void
         link->clean_known_bytes = link->down.taken;
     }
     *sent_bytes = sent;
+    wait_for_peer(sim, link);
     sim->handler->on_near_sent(sim->context, index_of(sim, link), data, sent);
     return PORT_OK;
+}
+
+/* What was sent was not taken by the other machine in time: the stream is dead to the program, and nobody else hears. */
+static void lose_patience(void *context, uint64_t name)
+{
+    struct sim *sim = context;
+    struct sim_link *link = named(sim, name);
+    if (link == NULL || link->state != SIM_LINK_OPEN || !link->is_near_alive) {
+        return;
+    }
+    link->is_waited_for = false;
+    for (uint32_t i = 0; i < link->up.piece_count; i++) {
+        const struct sim_piece *piece = piece_at(&link->up, i);
+        if (piece->end > link->up.arrived && sim->now_ns - piece->sent_ns >= link->patience_ns) {
+            link->state = SIM_LINK_RESET;
+            return;
+        }
+    }
+    wait_for_peer(sim, link);
+}
+
+static void wait_for_peer(struct sim *sim, struct sim_link *link)
+{
+    if (link->patience_ns > 0 && link->is_cut && !link->is_waited_for && link->up.written > link->up.arrived) {
+        link->is_waited_for = true;
+        sim_at(sim, sim->now_ns + link->patience_ns, lose_patience, sim, name_of(sim, index_of(sim, link)));
+    }
+}
+
+static void set_patience(void *context, port_socket socket, uint32_t patience_ms)
+{
+    struct sim *sim = context;
+    sim_enter(sim);
+    near_link(sim, socket)->patience_ns = (uint64_t)patience_ms * SIM_MS;
 }
 
 static void shutdown_send(void *context, port_socket socket)
@@ -727,6 +764,7 @@ void sim_net_functions(struct port *port)
     port->connected = connected;
     port->receive = receive;
     port->send = send_bytes;
+    port->set_patience = set_patience;
     port->shutdown_send = shutdown_send;
     port->close_socket = close_socket;
     port->local_address = local_address;
