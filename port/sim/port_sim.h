@@ -47,7 +47,6 @@ struct sim_weather {
     uint32_t sync_fails_ppm;
     uint32_t read_fails_ppm;   /* of more than a page at once */
     uint32_t folder_fails_ppm; /* making, listing, locking, syncing a folder; preallocating */
-    uint32_t log_fails_ppm;
     /* Worker and loop. */
     uint64_t job_ns_min; /* between submission and run, and again between run and return */
     uint64_t job_ns_max;
