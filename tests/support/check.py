@@ -208,6 +208,7 @@ LANES = [
         ("aarch64: build, unit tests in qemu", lambda: cross("aarch64", "arm64")),
         ("armhf: build, unit tests in qemu", lambda: cross("armhf", "armhf")),
         ("load, release", lambda: pytest("release", "tests/load")),
+        ("the documents' commands, release", lambda: pytest("release", "tests/documents")),
         ("short end to end, release", lambda: pytest("release", "-m", "short", "tests/e2e")),
         ("integration, release, on poll()", lambda: pytest("release", "tests/integration", poller="poll")),
     ]),
