@@ -161,13 +161,14 @@ class Project:
         self.environment = {**engine.environment, "COMPOSE_FILE": "docker-compose.yml:tests/compose/override.yml"}
         self.name = f"postern-{os.urandom(3).hex()}"
         self.ran = set()  # documented commands
-        self.port, self.management_port, self.locust_port = free_port(), free_port(), free_port()
+        self.port, self.admin_port = free_port(), free_port()
+        self.management_port, self.locust_port = free_port(), free_port()
 
     def make_env(self, **settings):
         """cp .env.template .env, with what the test needs changed in it; readable by its owner alone."""
         text = (self.folder / ".env.template").read_text("utf-8")
         settings = {"COMPOSE_PROJECT_NAME": self.name, "LISTEN_ADDRESS": "127.0.0.1", "PORT": self.port,
-                    "RABBITMQ_MANAGEMENT_PORT": self.management_port, "LOCUST_PORT": self.locust_port, **settings}
+                    "ADMIN_PORT": self.admin_port, "RABBITMQ_MANAGEMENT_PORT": self.management_port, "LOCUST_PORT": self.locust_port, **settings}
         for name, value in settings.items():
             text, count = re.subn(rf"^#?{name}=.*$", f"{name}={value}", text, flags=re.M)
             assert count == 1, name
@@ -195,26 +196,29 @@ class Project:
     def up(self, *words, check=True):
         return self.compose("up", "-d", *words, check=check)
 
-    def logs(self, service):
-        """Everything a service's containers said, without prefixes."""
-        text = self.compose("logs", "--no-color", "--no-log-prefix", service).stdout
-        return [line for line in text.splitlines() if not line.startswith("Attaching to ")]
-
     def containers(self, service):
-        return self.compose("ps", "-q", "--all", service).stdout.split()
+        """Ids, the newest first; those that ended too."""
+        labels = (f"project={self.name}", f"service={service}", "oneoff=False")
+        return self.engine.docker("ps", "-aq", "--no-trunc",
+                                  *(f"--filter=label=com.docker.compose.{label}" for label in labels)).stdout.split()
 
     def inspect(self, service, template):
-        """One answer of docker inspect a container of the service."""
+        """For each container of a service one answer of docker inspect."""
         ids = self.containers(service)
         return self.engine.docker("inspect", f"--format={template}", *ids).stdout.splitlines() if ids else []
 
-    def sh(self, service, command, check=True):
-        return self.compose("exec", "-T", service, "sh", "-c", command, check=check)
+    def logs(self, service):
+        """Everything a service's containers said."""
+        return [line for container in self.containers(service)
+                for line in self.engine.docker("logs", container).stdout.splitlines()]
+
+    def exec(self, service, *words):
+        return self.engine.docker("exec", self.containers(service)[0], *words).stdout
 
     def sql(self, statement):
         """Rows of one statement, as lists of texts."""
-        text = self.compose("exec", "-T", "postgres", "psql", "-qAtX", "-F", "\t", "-h", "127.0.0.1", "-U", "postern",
-                            "-c", statement, "postern").stdout
+        text = self.exec("postgres", "psql", "-qAtX", "-F", "\t", "-h", "127.0.0.1", "-U", "postern", "-c", statement,
+                         "postern")
         return [line.split("\t") for line in text.splitlines()]
 
     def wait_healthy(self, *services, timeout_s=180):
@@ -222,7 +226,7 @@ class Project:
             def healthy(service=service):
                 states = self.inspect(service, "{{.State.Health.Status}}")
                 return states and all(state == "healthy" for state in states)
-            wait_until(healthy, timeout_s, f"{service} to be healthy: {self.compose('ps').stdout}", 0.5)
+            wait_until(healthy, timeout_s, f"{service} to be healthy", 0.5)
 
     def url(self, client_id, query=""):
         return f"ws://127.0.0.1:{self.port}/{client_id}{query}"

@@ -74,7 +74,7 @@ def http_get(port, path, login=None):
 
 def ensure_up(project):
     project.documented("docker-compose up -d")
-    project.wait_healthy("rabbitmq", "postgres", "gateway")
+    project.wait_healthy("rabbitmq", "postgres", "gateway", "processor")
 
 
 # ---- The first start ----
@@ -148,6 +148,10 @@ def test_pages(project):
     assert status == 200 and json.loads(text)["durable"] is True
     status, text = http_get(project.locust_port, "/")
     assert status == 200 and "Locust" in text
+    for path, said in (("/readyz", '"ready":true'), ("/metrics", "postern_ready 1"), ("/", "<html")):
+        status, text = http_get(project.admin_port, path)
+        assert status == 200 and said in text
+    assert f":{project.port}" in project.exec("gateway", "cat", "logs/websocket.log")  # where the live page connects to
 
 
 def test_logs_are_on_the_host(project):
@@ -155,11 +159,11 @@ def test_logs_are_on_the_host(project):
                                   ("processor", "message_processor", "message_processor.log")):
         log = project.folder / folder / "logs" / name
         assert "started" in log.read_text("utf-8")
-        assert "started" in project.sh(service, f"cat /{folder}/logs/{name}").stdout
+        assert "started" in project.exec(service, "cat", f"/{folder}/logs/{name}")
         assert any("started" in line for line in project.logs(service))
         # Whoever cloned the tree reads and removes them without being root.
         assert log.stat().st_uid == 10001
-        project.sh(service, f"touch /{folder}/logs/spare")
+        project.exec(service, "touch", f"/{folder}/logs/spare")
         owner = ["setpriv", f"--reuid={Project.OWNER}", f"--regid={Project.OWNER}", "--clear-groups", "--"]
         subprocess.run([*owner, "tail", "-n", "1", str(log)], stdout=subprocess.DEVNULL, check=True)
         subprocess.run([*owner, "rm", "-f", str(log.parent / "spare")], check=True)
@@ -167,7 +171,7 @@ def test_logs_are_on_the_host(project):
 
 def test_containers_can_do_no_more_than_they_need(project):
     for service in SERVICES:
-        said = project.sh(service, "id -u; cat /proc/1/status; touch /x || true").stdout
+        said = project.exec(service, "sh", "-c", "id -u; cat /proc/1/status; touch /x 2>&1 || true")
         assert said.splitlines()[0] == "10001"
         assert "CapEff:\t0000000000000000" in said and "NoNewPrivs:\t1" in said
         assert "Read-only file system" in said, said
@@ -212,6 +216,8 @@ def test_several_processors(project):
     wait_until(lambda: all((folder / name).exists() for name in names), 60, "three logs")
     for name in names:
         wait_until(lambda name=name: "event=consuming" in (folder / name).read_text("utf-8"), 60, name)
+    shown = run(["/usr/bin/python3", "-B", "tests/support/logs.py"], project.environment, project.folder, True, 60)
+    assert len([line for line in shown.stdout.splitlines() if "event=consuming" in line]) >= 3
     with Client(project.url("scaled", "?receipts=stored")) as client:
         for number in range(300):
             client.send({"type": "text", "content": number, "id": f"m{number}"})
@@ -255,6 +261,8 @@ def test_an_old_schema_is_named_with_its_remedy(project):
         told = wait_until(lambda: [line for line in project.logs("processor") if "database_not_migrated" in line], 60,
                           "the processor to tell", 0.5)
         assert len(told) == 1 and 'remedy="alembic upgrade head"' in told[0] and "received_at" in told[0]
+        wait_until(lambda: project.inspect("processor", "{{.State.Health.Status}}") == ["unhealthy"], 180,
+                   "the processor to be unhealthy", 1)
         assert project.inspect("processor", "{{.RestartCount}} {{.State.Running}}") == ["0 true"]
     finally:
         project.sql("ALTER TABLE messages RENAME COLUMN received TO received_at")
