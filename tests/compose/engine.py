@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: MIT
 """A container engine of the tests' own, and docker-compose on a copy of the tree.
 
-    with Engine() as engine:
-        project = Project(engine)
-        project.compose("up", "-d")
+    engine = Engine().start()
+    project = Project(engine)
+    project.make_env()
+    project.compose("up", "-d")
+    project.remove()
+    engine.end()
 
 The engine is a dockerd with its data under build/compose/ and its sockets in a temporary folder. It shares nothing with
 an engine that the machine may run already, and leaves the host's network as it is: no packet filter, no forwarding, no
@@ -59,7 +62,7 @@ class Engine:
             "COMPOSE_HTTP_TIMEOUT": "600",
         }
 
-    def __enter__(self):
+    def start(self):
         fcntl.flock(self.lock, fcntl.LOCK_EX)  # one engine for this data; another run waits
         stamp = FOLDER / "made"
         if not stamp.exists() or time.time() - stamp.stat().st_mtime > KEPT_S:
@@ -74,6 +77,7 @@ class Engine:
         try:
             self.process.start()
             wait_until(self._answers, 60, f"dockerd (see {self.log})", 0.2)
+            self._remove_leftovers()
         except BaseException:
             self.end()
             raise
@@ -83,8 +87,13 @@ class Engine:
         self.process.check_alive()
         return self.docker("info", check=False).returncode == 0
 
-    def __exit__(self, *_):
-        self.end()
+    def _remove_leftovers(self):
+        """Of a run that was killed."""
+        containers = self.docker("ps", "-aq").stdout.split()
+        if containers:
+            self.docker("rm", "-f", "-v", *containers)
+        self.docker("volume", "prune", "-f")
+        self.docker("network", "prune", "-f")
 
     def end(self):
         """Ends the engine and what it left: sockets, and mounts if it was killed."""
@@ -159,7 +168,7 @@ class Project:
         for path in [self.folder, *self.folder.rglob("*")]:
             os.chown(path, self.OWNER, self.OWNER, follow_symlinks=False)
         self.environment = {**engine.environment, "COMPOSE_FILE": "docker-compose.yml:tests/compose/override.yml"}
-        self.name = f"postern-{os.urandom(3).hex()}"
+        self.name = "postern"
         self.ran = set()  # documented commands
         self.port, self.admin_port = free_port(), free_port()
         self.management_port, self.locust_port = free_port(), free_port()
@@ -167,8 +176,8 @@ class Project:
     def make_env(self, **settings):
         """cp .env.template .env, with what the test needs changed in it; readable by its owner alone."""
         text = (self.folder / ".env.template").read_text("utf-8")
-        settings = {"COMPOSE_PROJECT_NAME": self.name, "LISTEN_ADDRESS": "127.0.0.1", "PORT": self.port,
-                    "ADMIN_PORT": self.admin_port, "RABBITMQ_MANAGEMENT_PORT": self.management_port, "LOCUST_PORT": self.locust_port, **settings}
+        settings = {"LISTEN_ADDRESS": "127.0.0.1", "PORT": self.port, "ADMIN_PORT": self.admin_port,
+                    "RABBITMQ_MANAGEMENT_PORT": self.management_port, "LOCUST_PORT": self.locust_port, **settings}
         for name, value in settings.items():
             text, count = re.subn(rf"^#?{name}=.*$", f"{name}={value}", text, flags=re.M)
             assert count == 1, name
