@@ -80,7 +80,7 @@ static void find_broker(struct gateway *gateway, struct readiness *readiness)
     }
     if (amqp_link_state(gateway->downlink.link) != AMQP_LINK_READY) {
         readiness_say(readiness, "downlink_away", false,
-                      "no receipts `stored` and no messages to clients: there is no connection to consume on");
+                      "receipts of the processor and messages to clients do not come: there is no connection to consume on");
     }
 }
 

@@ -352,6 +352,7 @@ static void begin_talk(struct talk *talk, uint8_t options, struct fuzz_trace *tr
                                            .confirms = (options & OPTION_CONFIRMS) != 0};
     memset(memory, 0, arena.used_bytes); /* of the run before */
     arena_begin(&arena, memory, sizeof memory);
+    fuzz_port_seed = 1;
     *talk = (struct talk){.options = options, .port = fuzz_port(), .trace = trace, .sent = sent};
     talk->port.context = talk;
     talk->port.connect = begin_connect;

@@ -224,6 +224,7 @@ static void on_bind(struct world *world, struct broker_link *at, struct amqp_rea
         char name[BROKER_KEY_BYTES];
         (void)snprintf(name, sizeof name, "client.c%u", (unsigned)i);
         if (span_is(key, name)) {
+            sim_note(world->sim, is_bind ? "broker: binds" : "broker: unbinds", i, at->link);
             broker->is_bound[i] = is_bind;
         }
     }

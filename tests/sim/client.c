@@ -324,6 +324,7 @@ static void act_in_calm(struct world *world, uint32_t client)
         for (size_t i = 0; i < FINALS; i++) {
             submit(world, conn, ledger_create(world, client));
         }
+        each->called_number = processor_sim_call(world, client);
     }
 }
 
@@ -449,7 +450,8 @@ bool clients_are_served(struct world *world)
         uint32_t seq;
         if (!world->clients.each[i].has_left &&
             (conn == NULL || conn->state != CONN_GREETED || conn->has_ended || world->clients.each[i].final_first == 0 ||
-             missing_on(world, conn, &seq) != LEDGER_STATUS_COUNT || missing_number(world, i) != 0)) {
+             !world->clients.each[i].was_called || missing_on(world, conn, &seq) != LEDGER_STATUS_COUNT ||
+             missing_number(world, i) != 0)) {
             return false;
         }
     }
@@ -478,6 +480,9 @@ void clients_check_served(struct world *world)
         }
         if (world->clients.each[i].final_first == 0) {
             world_fail(world, "c%u could not send its last messages", (unsigned)i);
+        }
+        if (!world->clients.each[i].was_called) {
+            world_fail(world, "c%u did not get what a backend sent to it", (unsigned)i);
         }
     }
 }

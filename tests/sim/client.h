@@ -63,6 +63,8 @@ struct one_client {
     bool is_settled[LEDGER_NUMBERS_MAX]; /* by number: known to be in its queue, or ended */
     uint32_t final_first; /* the messages of the calm: number of the first; 0: not sent */
     bool has_left;
+    uint32_t called_number; /* the backend's message of the calm; 0: not sent */
+    bool was_called;        /* it came */
 };
 
 struct clients {

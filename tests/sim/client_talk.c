@@ -230,6 +230,8 @@ static void on_text(struct world *world, struct conn *conn, struct span text)
             world_fail(world, "c%u gets what nobody sent to it: %.*s", (unsigned)conn->client, (int)text.bytes,
                        (const char *)text.data);
         }
+        struct one_client *each = &world->clients.each[conn->client];
+        each->was_called = each->was_called || number == each->called_number;
     }
 }
 

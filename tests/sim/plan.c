@@ -28,6 +28,7 @@ static uint64_t maybe_ns(struct sim *sim, uint32_t percent, uint64_t min_ns, uin
 
 static void draw_settings(struct plan *plan, struct sim *sim, struct settings *settings)
 {
+    settings->admin_port = 0; /* nobody in this world asks for these pages */
     settings->max_connections = plan->client_count;
     if (plan->client_count > 1 && sim_chance(sim, SIM_ALWAYS / 8)) {
         settings->max_connections--;

@@ -14,5 +14,7 @@ struct processor_sim {
 };
 
 void processor_sim_begin(struct world *world);
+/* A backend publishes a message for a client; its number. */
+uint32_t processor_sim_call(struct world *world, uint32_t client);
 
 #endif
