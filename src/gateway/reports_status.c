@@ -82,7 +82,7 @@ static void write_outbox(struct text *page, struct gateway *gateway)
     if (spool != NULL) {
         open(page, "spool");
         number(page, "messages", spool->message_count);
-        number(page, "used_bytes", reports_spool_used_bytes(gateway));
+        number(page, "used_bytes", spool->used_bytes);
         number(page, "max_bytes", gateway->spool.bytes_max);
         boolean(page, "drops_oldest", gateway->spool.drops_oldest);
         text_char(page, '}');
