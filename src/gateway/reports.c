@@ -70,8 +70,9 @@ static void find_broker(struct gateway *gateway, struct readiness *readiness)
                       "RabbitMQ takes no messages: there is no connection to publish on");
     }
     if (amqp_link_state(gateway->downlink.link) != AMQP_LINK_READY) {
-        readiness_say(readiness, "downlink_away", false,
-                      "receipts of the processor and messages to clients do not come: there is no connection to consume on");
+        readiness_say(
+            readiness, "downlink_away", false,
+            "receipts of the processor and messages to clients do not come: there is no connection to consume on");
     }
 }
 
