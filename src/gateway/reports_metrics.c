@@ -149,7 +149,7 @@ static void write_spool(struct metrics *metrics, struct gateway *gateway)
     metrics_gauge(metrics, "postern_spool_unsynced_messages", "Messages that are on their way to the disk.",
                   spool->unsynced_count);
     metrics_gauge(metrics, "postern_spool_used_bytes", "Bytes of the spool that hold messages not confirmed.",
-                  reports_spool_used_bytes(gateway));
+                  spool->used_bytes);
     metrics_gauge(metrics, "postern_spool_max_bytes",
                   "How many bytes the spool may take: SPOOL_MAX_BYTES; 0 without a spool.", gateway->spool.bytes_max);
     metrics_count(metrics, "postern_spool_appended_messages_total", "Messages that were given to the spool.",

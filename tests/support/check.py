@@ -138,6 +138,25 @@ def pytest(build_name, *arguments, poller="auto"):
     return (count, output) if count.failed else count
 
 
+def simulate(build_name, *arguments):
+    """Runs of the simulator; the line with what they were made of is worth seeing when they are good, too."""
+    code, output = run([f"build/{build_name}/tests/sim/sim", *arguments])
+    print(f"  {output.splitlines()[-1] if output and code == 0 else ''}", flush=True)
+    return Count(passed=1) if code == 0 else (Count(failed=1), output)
+
+
+def planted_faults():
+    """Each planted fault in a simulator of its own: it has to show within so many seeds."""
+    build("faults")
+    return ctest("faults", "-L", "sim_faults")
+
+
+def simulator_hash(build_name):
+    """The hash over a few fixed seeds, on whatever machine the build is for."""
+    output = must(["ctest", "--test-dir", f"build/{build_name}", "--verbose", "-R", "^sim_some_seeds$"])
+    return re.search(r"hash of .*", output).group()
+
+
 def clang_tidy():
     code, output = run(["run-clang-tidy", "-quiet", "-p", "build/clang", "-j", JOBS, f"{ROOT}/(src|port|processor)/",
                         f"{ROOT}/tests/"])
@@ -153,6 +172,9 @@ def cross(architecture, debian):
     """A cross build and its unit tests under qemu-user; those named host_ start programs, which qemu-user cannot."""
     must(["toolchains/sysroot.sh", debian, f"build/sysroot/{debian}"])
     build(architecture)
+    here, there = simulator_hash("release"), simulator_hash(architecture)
+    if here != there:
+        raise StepFailed(f"the simulator's runs depend on the machine: {here} here, {there} on {architecture}")
     return ctest(architecture, "-E", "^host_")
 
 
@@ -163,6 +185,7 @@ LANES = [
     (None, [
         (BUILD_DEBUG, lambda: build("debug")),
         ("unit tests, debug", lambda: ctest("debug")),
+        ("simulator, debug: fixed seeds", lambda: simulate("debug", "--seeds", "150", "--from", "1")),
         ("conformance, debug", lambda: pytest("debug", "tests/conformance")),
         ("end to end, debug", lambda: pytest("debug", "tests/e2e")),
     ]),
@@ -176,12 +199,16 @@ LANES = [
         ("unit tests, clang", lambda: ctest("clang")),
         ("build release (gcc)", lambda: build("release")),
         ("unit tests, release", lambda: ctest("release")),
+        ("simulator: fixed seeds", lambda: simulate("release", "--seeds", "1000", "--from", "1")),
+        ("simulator: fresh seeds, a minute", lambda: simulate("release", "--minutes", "1")),
+        ("simulator: planted faults", planted_faults),
         ("conformance, release", lambda: pytest("release", "tests/conformance")),
         ("style and documents", lambda: pytest("release", "tests/tidy")),
         ("clang-tidy", clang_tidy),
         ("aarch64: build, unit tests in qemu", lambda: cross("aarch64", "arm64")),
         ("armhf: build, unit tests in qemu", lambda: cross("armhf", "armhf")),
         ("load, release", lambda: pytest("release", "tests/load")),
+        ("the documents' commands, release", lambda: pytest("release", "tests/documents")),
         ("short end to end, release", lambda: pytest("release", "-m", "short", "tests/e2e")),
         ("integration, release, on poll()", lambda: pytest("release", "tests/integration", poller="poll")),
     ]),
