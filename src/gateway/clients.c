@@ -64,8 +64,8 @@ static void log_slow(struct gateway *gateway, struct connection_handle connectio
                      const char *cause, const char *remedy)
 {
     log_event(&gateway->log, LOG_WARN, "client_slow", LOG_SPAN("client", session_client_id(session)),
-              LOG_U64("queued_bytes", connection_queued_bytes(&gateway->server, connection)),
-              LOG_TEXT("cause", cause), LOG_TEXT("remedy", remedy));
+              LOG_U64("queued_bytes", connection_queued_bytes(&gateway->server, connection)), LOG_TEXT("cause", cause),
+              LOG_TEXT("remedy", remedy));
 }
 
 /* A send was refused. */
@@ -455,8 +455,9 @@ static void log_remedy(struct gateway *gateway, struct connection_handle connect
     case CONNECTION_HOARDING:
         log_event(&gateway->log, LOG_WARN, "send_memory_full", LOG_SPAN("client", session_client_id(session)),
                   LOG_U64("chunks", gateway->server.chunks.block_count),
-                  LOG_TEXT("cause", "the memory for what waits to be read was lent to clients that do not read, the most "
-                                    "of it to this one"),
+                  LOG_TEXT("cause",
+                           "the memory for what waits to be read was lent to clients that do not read, the most "
+                           "of it to this one"),
                   LOG_TEXT("remedy", "see why they do not read; a smaller SEND_QUEUE_BYTES lends less to each"));
         break;
     case CONNECTION_BY_PEER:

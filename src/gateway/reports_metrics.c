@@ -32,6 +32,7 @@ static void write_connections(struct metrics *metrics, const struct gateway *gat
     add(metrics, server->closed[CONNECTION_BROKEN], "cause", "protocol");
     add(metrics, server->closed[CONNECTION_LOST], "cause", "lost");
     add(metrics, server->closed[CONNECTION_EVICTED], "cause", "evicted");
+    add(metrics, server->closed[CONNECTION_SLOW] + server->closed[CONNECTION_HOARDING], "cause", "slow");
     metrics_count(metrics, "postern_accept_failures_total",
                   "Times that the machine had no handle or memory for one more connection.", server->accept_failed);
 }

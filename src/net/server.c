@@ -19,6 +19,7 @@ enum {
     DEFAULT_STALL_TIMEOUT_MS = 10000,
     CHUNK_BYTES_MIN = 512, /* an HTTP answer or a close frame fits into one */
     ACCEPT_PAUSE_MS = 100,
+    DISPLACE_AFTER_MS = 100, /* an honest client's request is there by then */
     WHEEL_SLOTS = 1024,
     WHEEL_TICK_MS = 50
 };
@@ -111,6 +112,7 @@ void server_stop_accepting(struct server *server)
         return;
     }
     timer_wheel_remove(&server->wheel, &server->accept_timer);
+    timer_wheel_remove(&server->wheel, &server->displace_timer);
     port->watch_remove(port->context, server->listener);
     port->close_socket(port->context, server->listener);
     server->listener = PORT_NONE;
@@ -123,8 +125,7 @@ static void pause_accepting(struct server *server)
     server->port->watch_change(server->port->context, server->listener, 0);
 }
 
-/* Of those closing that have been sent all they get, the one that has been at it for longest; NULL when there is none.
- */
+/* Of those closing that have been sent all they get, the one closing for longest; NULL when there is none. */
 static struct connection *first_to_hurry(const struct server *server)
 {
     struct connection *connection = connection_first(server, &server->ending);
@@ -135,7 +136,7 @@ static struct connection *first_to_hurry(const struct server *server)
 }
 
 /* The one that has been in its handshake for longest, those who have said nothing first; NULL when there is none. */
-static struct connection *first_to_displace(const struct server *server)
+static struct connection *oldest_handshake(const struct server *server)
 {
     struct connection *connection = connection_first(server, &server->silent);
     if (connection != NULL) {
@@ -148,9 +149,19 @@ static struct connection *first_to_displace(const struct server *server)
     return connection;
 }
 
+/* From when on a handshake may be displaced. Its timer tells when it began. */
+static uint64_t displaceable_ms(const struct server *server, const struct connection *connection)
+{
+    return connection->timer.due_ms - server->options.handshake_timeout_ms + DISPLACE_AFTER_MS;
+}
+
 static bool can_make_room(const struct server *server)
 {
-    return server->vacant.count > 0 || first_to_hurry(server) != NULL || first_to_displace(server) != NULL;
+    if (server->vacant.count > 0 || first_to_hurry(server) != NULL) {
+        return true;
+    }
+    const struct connection *oldest = oldest_handshake(server);
+    return oldest != NULL && displaceable_ms(server, oldest) <= server->now_ms;
 }
 
 /* Accepts again, unless there is a reason not to: no listener, no record to be had, or a pause that is not over. */
@@ -158,6 +169,7 @@ static void resume_accepting(struct server *server)
 {
     if (server->listener != PORT_NONE && !server->accepting && !timer_scheduled(&server->accept_timer) &&
         can_make_room(server)) {
+        timer_wheel_remove(&server->wheel, &server->displace_timer);
         server->accepting = true;
         server->port->watch_change(server->port->context, server->listener, PORT_READ);
     }
@@ -199,8 +211,13 @@ static bool admit(struct server *server, port_socket socket, const struct port_a
  * next flush and can be hurried then. */
 static void displace_one(struct server *server)
 {
-    struct connection *connection = first_to_displace(server);
+    struct connection *connection = oldest_handshake(server);
     if (connection == NULL) {
+        return;
+    }
+    uint64_t due_ms = displaceable_ms(server, connection);
+    if (due_ms > server->now_ms) {
+        timer_wheel_add(&server->wheel, &server->displace_timer, due_ms);
         return;
     }
     receive_ready(server, connection, false);
@@ -315,7 +332,7 @@ void server_tick(struct server *server, uint64_t now_ms)
     server->now_ms = now_ms;
     struct timer_node *timer = timer_wheel_expired(&server->wheel, now_ms);
     for (; timer != NULL; timer = timer_wheel_expired(&server->wheel, now_ms)) {
-        if (timer == &server->accept_timer) {
+        if (timer == &server->accept_timer || timer == &server->displace_timer) {
             resume_accepting(server);
         } else if (timer == &server->stall_timer) {
             send_queue_check_stalled(server);

@@ -41,9 +41,9 @@
  * is cut off, not the one who happens to be written to. So who does not read harms nobody else.
  *
  * A full table. When all records are in use and somebody waits at the door, those closing for longest whose last bytes
- * are sent end without their peer's answer; when there is none, the one that has been in its handshake for longest is
- * answered 408, unless its request turns out to be there. So a crowd that has to be refused is refused at the pace of
- * the loop, and who connects and says nothing takes the place of others of that kind only.
+ * are sent end without their peer's answer; when there is none, the one that has been in its handshake for longest (and
+ * for 100 ms at least) is answered 408, unless its request turns out to be there. So a crowd that has to be refused is
+ * refused at the pace of the loop, and who connects and says nothing takes the place of others of that kind only.
  *
  * Memory: all from the arena at init. Thread: the loop's. Time: now_ms is the port's monotonic clock in ms, as read by
  * the owner once a turn. */
@@ -96,9 +96,9 @@ enum connection_cause {
     CONNECTION_BROKEN,   /* the peer broke the protocol; code: 1002, 1007 or 1009, sent to it */
     CONNECTION_LOST,     /* the stream ended or failed without a close frame; code: 1006 */
     CONNECTION_EVICTED,  /* its buffer was needed elsewhere; code: 1013, sent to it */
-    CONNECTION_SLOW,     /* its socket took nothing for stall_timeout_ms; code: 1008, queued behind what it did not read */
-    CONNECTION_HOARDING, /* all chunks were lent, the most of them to it, and it did not read; code: 1008, which it could
-                          * not be sent */
+    CONNECTION_SLOW, /* its socket took nothing for stall_timeout_ms; code: 1008, queued behind what it did not read */
+    CONNECTION_HOARDING, /* all chunks were lent, the most of them to it, and it did not read; code: 1008, which it
+                          * could not be sent */
     CONNECTION_CAUSE_COUNT
 };
 
@@ -199,8 +199,9 @@ struct server {
     struct pool buffers;
     struct pool chunks;
     struct timer_wheel wheel;
-    struct timer_node accept_timer; /* until accepting is tried again */
-    struct timer_node stall_timer;  /* scheduled while some are stalled, for the first of them at the latest */
+    struct timer_node accept_timer;   /* until accepting is tried again */
+    struct timer_node displace_timer; /* until somebody who waits may take the place of a handshake */
+    struct timer_node stall_timer;    /* scheduled while some are stalled, for the first of them at the latest */
     struct server_list vacant;
     struct server_list silent;  /* in their handshake, of which nothing is kept yet, longest first */
     struct server_list waiting; /* under pressure, in order */

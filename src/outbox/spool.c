@@ -50,7 +50,7 @@ struct spool *spool_init(struct arena *arena, struct port *port, struct log *log
                             .is_written = true,
                             .write = {.port = port, .file = PORT_NONE, .file_ended = PORT_NONE},
                             .read = {.port = port,
-                                     .file = PORT_NONE,
+                                     .file = {.file = PORT_NONE},
                                      .file_ended = PORT_NONE,
                                      .buffer = buffer,
                                      .buffer_bytes_max = buffer_bytes,
@@ -271,7 +271,7 @@ void spool_release_files(struct spool *spool)
         close_one(spool, &spool->write.file_ended);
     }
     if (!spool->read.is_out) {
-        close_one(spool, &spool->read.file);
+        close_one(spool, &spool->read.file.file);
         close_one(spool, &spool->read.file_ended);
     }
     close_one(spool, &spool->lock);

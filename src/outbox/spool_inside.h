@@ -79,11 +79,17 @@ struct spool_write {
     char error[SPOOL_ERROR_BYTES];
 };
 
+/* A file that is read, and how long it is. */
+struct spool_file {
+    port_file file;
+    uint64_t bytes;
+};
+
 struct spool_read {
     struct port_job job;
     const struct port *port;
     char path[SPOOL_PATH_BYTES];
-    port_file file; /* PORT_NONE: to be opened */
+    struct spool_file file; /* PORT_NONE: to be opened */
     port_file file_ended;
     uint8_t *buffer;
     size_t buffer_bytes_max;
@@ -167,8 +173,9 @@ void spool_write_done(struct spool *spool, uint64_t now_ms);
 
 /* spool_read.c */
 void spool_read_done(struct spool *spool);
-/* Reads a piece of a segment; pages that cannot be read become zeros, and are counted. Any thread. */
-void spool_read_piece(const struct port *port, port_file file, uint32_t offset, uint8_t *buffer, size_t bytes,
-                      size_t *unreadable_bytes);
+/* Reads a piece of a segment. What lies behind a short file's end is zero; pages that cannot be read become zeros too,
+ * and are counted. Any thread. */
+void spool_read_piece(const struct port *port, const struct spool_file *file, uint32_t offset, uint8_t *buffer,
+                      size_t bytes, size_t *unreadable_bytes);
 
 #endif

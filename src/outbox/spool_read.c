@@ -4,21 +4,24 @@
  * waiting for the disk. What it does not find between two sequences is lost, and said. */
 #include "check.h"
 #include "log.h"
+#include "number.h"
 #include "spool_inside.h"
 
 /* ---- on the worker ---- */
 
-void spool_read_piece(const struct port *port, port_file file, uint32_t offset, uint8_t *buffer, size_t bytes,
-                      size_t *unreadable_bytes)
+void spool_read_piece(const struct port *port, const struct spool_file *file, uint32_t offset, uint8_t *buffer,
+                      size_t bytes, size_t *unreadable_bytes)
 {
+    size_t there_bytes = file->bytes > offset ? (size_t)number_smaller(file->bytes - offset, bytes) : 0;
     *unreadable_bytes = 0;
-    if (port->read_at(port->context, file, offset, buffer, bytes) == PORT_OK) {
+    memset(buffer + there_bytes, 0, bytes - there_bytes);
+    if (there_bytes == 0 || port->read_at(port->context, file->file, offset, buffer, there_bytes) == PORT_OK) {
         return;
     }
-    for (size_t at = 0; at < bytes;) {
+    for (size_t at = 0; at < there_bytes;) {
         size_t page_left = SPOOL_PAGE_BYTES - (offset + at) % SPOOL_PAGE_BYTES;
-        size_t piece_bytes = page_left < bytes - at ? page_left : bytes - at;
-        if (port->read_at(port->context, file, offset + at, buffer + at, piece_bytes) != PORT_OK) {
+        size_t piece_bytes = page_left < there_bytes - at ? page_left : there_bytes - at;
+        if (port->read_at(port->context, file->file, offset + at, buffer + at, piece_bytes) != PORT_OK) {
             memset(buffer + at, 0, piece_bytes);
             *unreadable_bytes += piece_bytes;
         }
@@ -30,15 +33,15 @@ static void run(struct port_job *job)
 {
     struct spool_read *read = job->context;
     const struct port *port = read->port;
-    uint64_t size_bytes;
     if (read->file_ended != PORT_NONE) {
         port->close_file(port->context, read->file_ended);
         read->file_ended = PORT_NONE;
     }
-    if (read->file == PORT_NONE) {
-        enum port_result opened = port->open_file(port->context, read->path, false, &read->file, &size_bytes);
+    if (read->file.file == PORT_NONE) {
+        enum port_result opened =
+            port->open_file(port->context, read->path, false, &read->file.file, &read->file.bytes);
         if (opened != PORT_OK) {
-            read->file = PORT_NONE;
+            read->file.file = PORT_NONE;
             (void)snprintf(read->error, sizeof read->error, "%s",
                            opened == PORT_CLOSED ? "the file is gone" : port->error_text(port->context));
             memset(read->buffer, 0, read->bytes);
@@ -46,7 +49,7 @@ static void run(struct port_job *job)
             return;
         }
     }
-    spool_read_piece(port, read->file, read->offset, read->buffer, read->bytes, &read->unreadable_bytes);
+    spool_read_piece(port, &read->file, read->offset, read->buffer, read->bytes, &read->unreadable_bytes);
     if (read->unreadable_bytes > 0) {
         (void)snprintf(read->error, sizeof read->error, "%s", port->error_text(port->context));
     }
@@ -57,10 +60,10 @@ static void run(struct port_job *job)
 static void submit(struct spool *spool)
 {
     struct spool_read *read = &spool->read;
-    if (read->file_segment_index != read->segment_index || read->file == PORT_NONE) {
-        if (read->file != PORT_NONE) {
-            read->file_ended = read->file;
-            read->file = PORT_NONE;
+    if (read->file_segment_index != read->segment_index || read->file.file == PORT_NONE) {
+        if (read->file.file != PORT_NONE) {
+            read->file_ended = read->file.file;
+            read->file.file = PORT_NONE;
         }
         read->file_segment_index = read->segment_index;
         spool_segment_path(spool, read->segment_index, read->path);

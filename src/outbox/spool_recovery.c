@@ -96,12 +96,7 @@ static bool enter_folder(struct recovery *recovery)
 
 /* ---- reading a segment ---- */
 
-struct segment_file {
-    port_file file;
-    uint64_t bytes;
-};
-
-static bool open_segment(struct spool *spool, uint32_t index, struct segment_file *opened)
+static bool open_segment(struct spool *spool, uint32_t index, struct spool_file *opened)
 {
     char path[SPOOL_PATH_BYTES];
     spool_segment_path(spool, index, path);
@@ -119,18 +114,11 @@ static bool open_segment(struct spool *spool, uint32_t index, struct segment_fil
     return false;
 }
 
-/* Reads into the reader's buffer; what lies behind a short file's end is zero. */
-static void read_part(struct spool *spool, const struct segment_file *opened, uint32_t offset, size_t bytes,
+/* Reads into the reader's buffer. */
+static void read_part(struct spool *spool, const struct spool_file *opened, uint32_t offset, size_t bytes,
                       size_t *unreadable_bytes)
 {
-    uint8_t *buffer = spool->read.buffer;
-    size_t there_bytes = opened->bytes > offset ? (size_t)(opened->bytes - offset) : 0;
-    size_t read_bytes = bytes < there_bytes ? bytes : there_bytes;
-    *unreadable_bytes = 0;
-    if (read_bytes > 0) {
-        spool_read_piece(spool->port, opened->file, offset, buffer, read_bytes, unreadable_bytes);
-    }
-    memset(buffer + read_bytes, 0, bytes - read_bytes);
+    spool_read_piece(spool->port, opened, offset, spool->read.buffer, bytes, unreadable_bytes);
 }
 
 static void note_unreadable(struct spool *spool, uint32_t index, size_t bytes)
@@ -190,8 +178,8 @@ static void note_message(struct recovery *recovery, struct walk *walk, const str
     }
 }
 
-static void walk_segment(struct recovery *recovery, const struct segment_file *opened,
-                         const struct spool_header *header, uint64_t sequence_end, bool is_rest, struct walk *walk)
+static void walk_segment(struct recovery *recovery, const struct spool_file *opened, const struct spool_header *header,
+                         uint64_t sequence_end, bool is_rest, struct walk *walk)
 {
     struct spool *spool = recovery->spool;
     uint32_t segment_bytes = spool->options.segment_bytes;
@@ -238,7 +226,7 @@ static void walk_segment(struct recovery *recovery, const struct segment_file *o
 /* ---- headers ---- */
 
 /* A header that is damaged: the records say which sequences the segment has. */
-static void find_sequences(struct recovery *recovery, uint32_t index, const struct segment_file *opened)
+static void find_sequences(struct recovery *recovery, uint32_t index, const struct spool_file *opened)
 {
     struct spool *spool = recovery->spool;
     struct spool_segment *segment = &spool->segments[index];
@@ -252,7 +240,7 @@ static void find_sequences(struct recovery *recovery, uint32_t index, const stru
     spool_set_state(spool, index, walk.first_sequence == 0 ? SPOOL_SEGMENT_FREE : SPOOL_SEGMENT_KEPT);
 }
 
-static bool judge_header(struct recovery *recovery, uint32_t index, const struct segment_file *opened)
+static bool judge_header(struct recovery *recovery, uint32_t index, const struct spool_file *opened)
 {
     struct spool *spool = recovery->spool;
     struct spool_segment *segment = &spool->segments[index];
@@ -296,7 +284,7 @@ static bool read_headers(struct recovery *recovery)
 {
     struct spool *spool = recovery->spool;
     for (uint32_t index = 0; index < SPOOL_SEGMENTS_MAX; index++) {
-        struct segment_file opened;
+        struct spool_file opened;
         if (!spool->segments[index].is_there) {
             continue;
         }
@@ -337,8 +325,8 @@ static uint32_t find_before(const struct spool *spool, uint32_t before, bool is_
     uint32_t found = SPOOL_NO_SEGMENT;
     for (uint32_t index = 0; index < spool->segment_end; index++) {
         const struct spool_segment *segment = &spool->segments[index];
-        if (segment->state == SPOOL_SEGMENT_KEPT && segment->is_header_damaged == is_header_damaged && index != before &&
-            (before == SPOOL_NO_SEGMENT || is_before(spool, index, before)) &&
+        if (segment->state == SPOOL_SEGMENT_KEPT && segment->is_header_damaged == is_header_damaged &&
+            index != before && (before == SPOOL_NO_SEGMENT || is_before(spool, index, before)) &&
             (found == SPOOL_NO_SEGMENT || is_before(spool, found, index))) {
             found = index;
         }
@@ -365,7 +353,7 @@ static bool read_segment(struct recovery *recovery, uint32_t index, uint64_t seq
 {
     struct spool *spool = recovery->spool;
     struct spool_segment *segment = &spool->segments[index];
-    struct segment_file opened;
+    struct spool_file opened;
     struct walk walk;
     segment->last_sequence = segment->first_sequence - 1;
     segment->end_offset = SPOOL_SEGMENT_HEADER_BYTES;
@@ -455,7 +443,7 @@ static bool make_segment(struct spool *spool, uint32_t index)
 {
     struct port *port = spool->port;
     char path[SPOOL_PATH_BYTES];
-    struct segment_file opened;
+    struct spool_file opened;
     spool_segment_path(spool, index, path);
     if (port->open_file(port->context, path, true, &opened.file, &opened.bytes) != PORT_OK) {
         return false;

@@ -6,7 +6,7 @@ import random
 import time
 
 import pytest
-from clients import BINARY, CLOSE, PING, PONG, TEXT, Client, RawClient
+from clients import BINARY, CLOSE, PING, PONG, TEXT, Client, RawClient, connects
 from process import wait_until
 
 MESSAGE = b'{"type":"text","content":"x"}'
@@ -142,6 +142,41 @@ def test_garbage_after_the_handshake(gateway, bystander, client_id):
     bystander.wait_rounds(5)
 
 
+@pytest.mark.parametrize("said", [b"", b"GET /half HTTP/1.1\r\nHost: x\r\n"], ids=["silent", "half a handshake"])
+def test_handshakes_without_end_do_not_keep_a_full_gateway_shut(pipeline, said):
+    """Nobody waits for them: those who are inside notice nothing, the others get their refusal at once."""
+    gateway = pipeline.gateway(MAX_CONNECTIONS="5", HANDSHAKE_TIMEOUT_MS="600000")
+    pipeline.processor()
+    bystander = pipeline.bystander(gateway)
+    inside = [Client(gateway.url(f"dev-{number}")) for number in range(4)]
+    holding = [RawClient(gateway.url("x")) for _ in range(100)]
+    for raw in holding:
+        raw.send(said)
+    for number in range(3):
+        late = Client(gateway.url(f"late-{number}"), greet=False)
+        assert late.receive() == {"type": "error", "code": "max_connections", "error": "Max connections reached"}
+        assert late.expect_close().code == 1013
+    assert holding[0].status()[0] == 408
+    assert gateway.wait_log(event="handshake_refused", status=408)["reason"]
+    inside.pop().close()
+    wait_until(lambda: connects(gateway.url("late")), 20, "the slot to be free again")
+    bystander.wait_rounds(3)
+    for connection in inside + holding:
+        connection.close()
+
+
+def test_a_handshake_of_one_byte_a_second(gateway, bystander, client_id):
+    with RawClient(gateway.url(client_id)) as raw:
+        request = raw.request()
+        for byte in request[:5]:
+            raw.send(bytes([byte]))
+            time.sleep(1)
+            bystander.wait_rounds(1)
+        raw.send(request[5:])
+        assert raw.status()[0] == 101
+        assert raw.read_frame()[0] == TEXT
+
+
 def test_a_client_that_sends_one_byte_a_second(gateway, bystander, client_id):
     """Slow is allowed: the message is taken when it is whole, and nobody waits for it."""
     frame = RawClient.frame(MESSAGE)
@@ -171,25 +206,26 @@ def test_many_slow_senders_do_not_starve_the_others(gateway, bystander, client_i
         raw.close()
 
 
-def test_a_client_that_never_reads(pipeline):
-    """Its receipts fill its send queue; it is closed, and costs nobody else anything."""
-    gateway = pipeline.gateway(SEND_QUEUE_BYTES="16384")
+@pytest.mark.parametrize("frame", [RawClient.frame(b'{"type":"ping"}'), RawClient.frame(b"p" * 125, PING)],
+                         ids=["messages", "pings"])
+def test_a_client_that_never_reads(pipeline, frame):
+    """What it is answered fills its queue, or its socket stands still: it is closed, and costs nobody else anything."""
+    gateway = pipeline.gateway(SEND_QUEUE_BYTES="16384", HEARTBEAT_TIMEOUT="2")
     pipeline.processor()
     bystander = pipeline.bystander(gateway)
     raw = RawClient(gateway.url("deaf"), receive_buffer=2048).open()
-    raw.socket.settimeout(5)
-    frames = raw.frame(b'{"type":"ping"}') * 2000
-    end = time.monotonic() + 60
 
-    def closed():
+    def found_slow():
         try:
-            raw.send(frames)
-            return False
+            raw.send(frame * 500)
         except (ConnectionError, TimeoutError):
-            return bool(gateway.log(client="deaf", reason="slow_consumer") or not _inside(gateway, "deaf"))
-    wait_until(closed, 60, "the client that does not read to be closed", 0.05)
-    assert time.monotonic() < end
+            pass  # the connection may have ended; a frame may be cut, but then nothing more is sent behind it
+        return gateway.log(event="client_slow", client="deaf")
+    slow = wait_until(found_slow, 60, "the client that does not read to be found slow", 0.05)[0]
+    assert slow["cause"] and slow["remedy"] and int(slow["queued_bytes"]) > 0, slow
+    assert gateway.wait_log(event="client_closed", client="deaf")["code"] == "1008"
     bystander.wait_rounds(5)
+    wait_until(lambda: not _inside(gateway, "deaf"), 30, "the id to be free")
     raw.close()
 
 
@@ -215,6 +251,6 @@ def test_closing_in_good_order(gateway, client_id):
         with RawClient(gateway.url(client_id)).open() as raw:
             raw.read_frame()
             raw.send(raw.frame(payload, CLOSE))
-            assert raw.read_close() in (answer, 1000)
+            assert raw.read_close() == answer
             assert raw.ended()
         wait_until(lambda: not _inside(gateway, client_id), 20, "the id to be free")

@@ -99,8 +99,35 @@ def test_a_client_that_does_not_read_is_closed_and_nobody_else_waits(gateway, ba
     def slow_is_closed():
         for _ in range(50):
             backend.basic_publish(EXCHANGE, f"client.{client_id}", body)
-        return gateway.log(event="client_disconnected", client=client_id) or gateway.log(event="client_closed",
-                                                                                          client=client_id)
-    wait_until(slow_is_closed, 60, "the slow client to be closed", 0.1)
+        return gateway.log(event="client_closed", client=client_id)
+    assert wait_until(slow_is_closed, 60, "the slow client to be closed", 0.1)[0]["code"] == "1008"
+    assert gateway.log(event="client_slow", client=client_id)
     bystander.wait_rounds(5)
     slow.close()
+
+
+def test_memory_lent_to_those_who_do_not_read_comes_back(pipeline):
+    """Their queues together are more than there is: the one that holds the most pays, and nobody else."""
+    gateway = pipeline.gateway(SEND_QUEUE_BYTES="4M", MAX_CONNECTIONS="10", HEARTBEAT_TIMEOUT="600")
+    pipeline.processor()
+    bystander = pipeline.bystander(gateway)
+    channel = pipeline.channel()
+    names = ["deaf-1", "deaf-2"]
+    deaf = [RawClient(gateway.url(name), receive_buffer=4096).open() for name in names]
+    for name in names:
+        wait_until(lambda: publish(channel, name, b'{"n":1}'), 20, "the client's binding")
+    body = json.dumps({"fill": "x" * 16000}).encode()
+
+    def memory_is_full():
+        for name in names + names[:1]:
+            for _ in range(10):
+                channel.basic_publish(EXCHANGE, f"client.{name}", body)
+        return gateway.log(event="send_memory_full")
+    full = wait_until(memory_is_full, 120, "the memory to be lent", 0.05)[0]
+    assert full["client"] == "deaf-1" and full["cause"] and full["remedy"], full
+    assert gateway.wait_log(event="client_closed", client="deaf-1")["cause"] == "slow"
+    bystander.wait_rounds(5)
+    assert not gateway.log(event="client_closed", client="deaf-2")
+    for raw in deaf:
+        raw.close()
+    channel.connection.close()

@@ -173,6 +173,7 @@ def test_errors_say_their_code_and_the_connection_stays(gateway, client_id, text
         error = client.receive()
         assert (error["type"], error["seq"], error["code"]) == ("error", 1, code), error
         assert re.search(r"\w+ \w+", error["error"]), "a sentence for a person"
+        assert gateway.wait_log(event="message_refused", client=client_id, code=code)["reason"] == error["error"]
         if code == "unknown_type":
             assert error["id"] == "m1"
         client.store("still here")

@@ -2,8 +2,9 @@
 """When the broker cannot take messages: clients are told once, not read, and lose nothing."""
 
 import json
+import socket
 
-from clients import PING, PONG, TEXT, Client, RawClient
+from clients import PING, PONG, TEXT, Client, RawClient, connects
 from process import wait_until
 
 COUNT = 400
@@ -39,7 +40,43 @@ def test_busy_is_said_once_and_nothing_is_lost(pipeline):
             receipt = json.loads(payload)
             receipts[receipt["status"]].append(receipt["seq"])
         assert len(receipts["queued"]) == len(set(receipts["queued"]))
+        end = gateway.wait_log(event="busy_end")
+        assert int(end["told"]) >= 1 and "duration_ms" in end
     assert pipeline.message_ids("dev-7") == [f"m{number}" for number in range(1, COUNT + 1)]
+
+
+def test_who_ends_its_side_while_it_is_busy_loses_nothing(pipeline):
+    gateway = pipeline.gateway(**OUTBOX)
+    pipeline.processor()
+    pipeline.wait_connected(gateway)
+    pipeline.broker.stop()
+    with RawClient(gateway.url("dev-7")).open() as raw:
+        raw.read_frame()
+        flood(raw, COUNT)
+        assert b"busy" in raw.read_frame()[1]
+        raw.socket.shutdown(socket.SHUT_WR)
+        gateway.wait_log(event="busy_begin")
+        with Client(gateway.url("other")) as other:  # the gateway had a turn in which it could notice
+            other.send({"type": "ping"})
+            other.receive()
+        pipeline.broker.cont()
+        wait_until(lambda: pipeline.row_count("dev-7") == COUNT, 60, "all rows", 0.2)
+        assert raw.ended()
+    gateway.wait_log(event="client_closed", client="dev-7")
+    assert pipeline.message_ids("dev-7") == [f"m{number}" for number in range(1, COUNT + 1)]
+
+
+def test_who_is_gone_while_it_is_busy_can_come_back(pipeline):
+    """It is not read, so its end is not seen; but it is asked, and its machine knows nothing of it any more."""
+    gateway = pipeline.gateway(**OUTBOX, HEARTBEAT_INTERVAL="1")
+    pipeline.wait_connected_to_broker(gateway)
+    pipeline.broker.stop()
+    with RawClient(gateway.url("dev-7")).open() as raw:
+        raw.read_frame()
+        flood(raw, COUNT)
+        assert b"busy" in raw.read_frame()[1]
+    wait_until(lambda: connects(gateway.url("dev-7")), 30, "the id to be free while it is busy", 0.2)
+    pipeline.broker.cont()
 
 
 def test_control_frames_work_while_it_is_busy(pipeline):

@@ -15,6 +15,7 @@ def test_reject_refuses_the_newcomer(gateway, client_id, library):
         second = Client(gateway.url(client_id), library, greet=False)
         assert second.receive() == {"type": "error", "code": "already_connected", "error": "Already connected"}
         assert second.expect_close().code == 4009
+        gateway.wait_log(event="client_refused", client=client_id, code="already_connected")
         first.store("undisturbed")
     # And the id is free as soon as the first has closed.
     wait_until(lambda: _enters(gateway, client_id), 20, "the id to be free again")
@@ -33,6 +34,7 @@ def test_takeover_closes_the_older(pipeline):
     first = Client(gateway.url("dev-7"))
     with Client(gateway.url("dev-7")) as second:
         assert first.expect_close().code == 4010
+        gateway.wait_log(event="client_taken_over", client="dev-7")
         second.store("mine now")
         # The late end of the old connection never removes the new session.
         first.close()
@@ -77,6 +79,7 @@ def test_the_connection_limit_and_its_slot_for_refusals(pipeline):
         late = Client(gateway.url(f"late-{number}"), greet=False)
         assert late.receive() == {"type": "error", "code": "max_connections", "error": "Max connections reached"}
         assert late.expect_close().code == 1013
+        gateway.wait_log(event="client_refused", client=f"late-{number}", code="max_connections")
     inside.pop().close()
     wait_until(lambda: _enters(gateway, "late"), 20, "the slot to be free again")
     for client in inside:

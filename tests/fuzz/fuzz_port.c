@@ -12,6 +12,7 @@ enum { FILE_LOCK = FUZZ_FILES, FILE_LOG };
 
 struct fuzz_file fuzz_files[FUZZ_FILES];
 struct fuzz_port_counts fuzz_port_counts;
+uint64_t fuzz_port_seed = 1;
 
 static struct port_job *finished[PORT_JOBS_MAX];
 static size_t finished_count;
@@ -33,7 +34,12 @@ static int64_t wall_ms(void *context)
 static void random_bytes(void *context, void *buffer, size_t bytes)
 {
     (void)context;
-    memset(buffer, 0x5A, bytes);
+    for (size_t i = 0; i < bytes; i++) {
+        fuzz_port_seed ^= fuzz_port_seed << 13;
+        fuzz_port_seed ^= fuzz_port_seed >> 7;
+        fuzz_port_seed ^= fuzz_port_seed << 17;
+        ((uint8_t *)buffer)[i] = (uint8_t)fuzz_port_seed;
+    }
 }
 
 static const char *error_text(void *context)

@@ -29,6 +29,9 @@ struct fuzz_port_counts {
 };
 extern struct fuzz_port_counts fuzz_port_counts;
 
+/* What its random bytes are made of; a fuzzer sets it for each input, to anything but 0. */
+extern uint64_t fuzz_port_seed;
+
 /* The port, without sockets; no job is under way, nothing is open. The files stay as they are. */
 struct port fuzz_port(void);
 

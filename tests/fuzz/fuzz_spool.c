@@ -52,6 +52,7 @@ enum step {
     STEP_REMOVE,
     STEP_COPY, /* over this file: another one */
     STEP_FILE, /* goes on in another one, as it is */
+    STEP_SALT, /* of the records that follow */
     STEP_COUNT
 };
 
@@ -61,6 +62,7 @@ struct drawing {
     size_t offset;
     uint64_t sequence;
     uint64_t number;
+    uint64_t salt; /* as a segment's number, where the drawing says nothing else */
 };
 
 static void draw_header(struct drawing *drawing)
@@ -71,11 +73,13 @@ static void draw_header(struct drawing *drawing)
     drawing->index = (drawing->index + 1) % FUZZ_FILES;
     drawing->number = number == 0 ? drawing->number + 1 : number;
     drawing->sequence = first == 0 ? drawing->sequence : first;
+    drawing->salt = drawing->number;
     const struct spool_header header = {.version = SPOOL_VERSION,
                                         .segment_bytes = SEGMENT_BYTES,
                                         .number = drawing->number,
                                         .first_sequence = drawing->sequence,
-                                        .released = released};
+                                        .released = released,
+                                        .salt = drawing->salt};
     struct fuzz_file *file = &fuzz_files[drawing->index];
     *file = (struct fuzz_file){.is_there = true, .bytes = SEGMENT_BYTES};
     spool_header_write(file->data, &header);
@@ -88,6 +92,7 @@ static void draw_message(struct drawing *drawing, bool is_damaged)
     size_t payload_bytes = 1U + fuzz_byte(&drawing->steps);
     memset(record + SPOOL_RECORD_HEADER_BYTES, fuzz_byte(&drawing->steps), payload_bytes);
     size_t bytes = spool_record_write(record, drawing->sequence++, payload_bytes);
+    spool_record_bind(record, drawing->salt);
     record[SPOOL_RECORD_HEADER_BYTES] ^= is_damaged;
     if (SEGMENT_BYTES - drawing->offset >= bytes) {
         memcpy(fuzz_files[drawing->index].data + drawing->offset, record, bytes);
@@ -106,7 +111,7 @@ static void draw_raw(struct drawing *drawing, struct span bytes)
 static void draw_mark(struct drawing *drawing)
 {
     uint8_t record[SPOOL_RECORD_HEADER_BYTES];
-    spool_mark_write(record, fuzz_byte(&drawing->steps));
+    spool_mark_write(record, drawing->salt, fuzz_byte(&drawing->steps));
     draw_raw(drawing, span_of(record, sizeof record));
 }
 
@@ -161,6 +166,9 @@ static void draw_step(struct drawing *drawing)
         drawing->index = fuzz_byte(&drawing->steps) % FUZZ_FILES;
         fuzz_files[drawing->index].is_there = true;
         break;
+    case STEP_SALT:
+        drawing->salt = fuzz_byte(&drawing->steps);
+        break;
     case STEP_COUNT:
         break;
     }
@@ -199,8 +207,9 @@ static void walk(struct fuzz_trace *trace, struct span segment, size_t payload_b
     enum spool_found found;
     size_t least_bytes = SPOOL_RECORD_BYTES(payload_bytes_max);
     fuzz_trace_begin(trace);
-    spool_scan_begin(&scan, SEGMENT_BYTES, (uint32_t)payload_bytes_max, header->first_sequence, header->released,
-                     sequence_end);
+    const struct spool_header given = {
+        .first_sequence = header->first_sequence, .released = header->released, .salt = header->salt};
+    spool_scan_begin(&scan, SEGMENT_BYTES, (uint32_t)payload_bytes_max, &given, sequence_end);
     while ((found = spool_scan_next(&scan, offset, piece, &record)) != SPOOL_FOUND_END) {
         if (found == SPOOL_FOUND_MORE) {
             size_t left = segment.bytes - scan.offset;
@@ -228,7 +237,8 @@ static void check_walks(size_t payload_bytes_max, struct fuzz_cuts cuts)
     const struct fuzz_cuts ways[] = {fuzz_whole, fuzz_single, cuts};
     for (size_t i = 0; i < FUZZ_FILES; i++) {
         struct span segment = span_of(fuzz_files[i].data, SEGMENT_BYTES);
-        struct spool_model_header header = {.first_sequence = 1, .released = 0};
+        const struct spool_model_header unknown = {.first_sequence = 1};
+        struct spool_model_header header = unknown;
         if (!fuzz_files[i].is_there) {
             continue;
         }
@@ -236,10 +246,10 @@ static void check_walks(size_t payload_bytes_max, struct fuzz_cuts cuts)
         struct spool_header read;
         CHECK((spool_header_read(segment.data, SEGMENT_BYTES, &read) == SPOOL_HEADER_VALID) == is_valid);
         if (!is_valid) {
-            header = (struct spool_model_header){.first_sequence = 1, .released = 0};
+            header = unknown;
         }
         uint64_t sequence_end = header.first_sequence + cuts.sizes[0];
-        spool_model_read(&model, segment, payload_bytes_max, header.first_sequence, header.released, sequence_end);
+        spool_model_read(&model, segment, payload_bytes_max, &header, sequence_end);
         fuzz_trace_begin(&expected);
         for (size_t k = 0; k < model.count; k++) {
             const struct spool_model_record *record = &model.records[k];
@@ -433,7 +443,8 @@ static bool sort_segments(struct segments *segments, const struct fuzz_file *fil
     return true;
 }
 
-/* Each record that is valid, and not released by any header or mark, was read; that one, and no other with its sequence. */
+/* Each record that is valid, and not released by any header or mark, was read; that one, and no other with its
+ * sequence. */
 static void check_complete(const struct fuzz_file *files, const struct start *start)
 {
     static struct spool_model models[FUZZ_FILES];
@@ -444,8 +455,7 @@ static void check_complete(const struct fuzz_file *files, const struct start *st
     }
     for (size_t i = 0; i < segments.count; i++) {
         uint64_t end = i + 1 < segments.count ? segments.headers[i + 1].first_sequence : UINT64_MAX;
-        spool_model_read(&models[i], segments.bytes[i], PAYLOAD_BYTES_MAX, segments.headers[i].first_sequence,
-                         segments.headers[i].released, end);
+        spool_model_read(&models[i], segments.bytes[i], PAYLOAD_BYTES_MAX, &segments.headers[i], end);
         released = segments.headers[i].released > released ? segments.headers[i].released : released;
         for (size_t k = 0; k < models[i].count; k++) {
             const struct spool_model_record *record = &models[i].records[k];
@@ -511,11 +521,7 @@ static bool are_headers_plausible(const struct fuzz_file *files)
     struct spool_model_header headers[FUZZ_FILES];
     size_t count = 0;
     for (size_t i = 0; i < FUZZ_FILES; i++) {
-        bool is_whole = spool_model_header(span_of(files[i].data, SEGMENT_BYTES), &headers[count]);
-        if (!is_whole && files[i].is_there && !spool_is_zero(files[i].data, SEGMENT_BYTES)) {
-            return false;
-        }
-        count += is_whole;
+        count += spool_model_header(span_of(files[i].data, SEGMENT_BYTES), &headers[count]);
     }
     for (size_t i = 0; i < count; i++) {
         for (size_t k = 0; k < count; k++) {
@@ -536,9 +542,13 @@ static bool is_plausible(const struct fuzz_file *files, struct start *start)
 {
     uint64_t released = spool_own_sequence(start->spool) - 1 - spool_counters(start->spool)->message_count;
     for (size_t i = 0; i < FUZZ_FILES; i++) {
+        struct span segment = span_of(files[i].data, SEGMENT_BYTES);
+        struct spool_model_header header = {.salt = 0};
         struct spool_model_record record;
-        for (size_t at = 0; spool_model_next(span_of(files[i].data, SEGMENT_BYTES), &at, &record);) {
-            if (record.sequence > released &&
+        bool is_whole = spool_model_header(segment, &header);
+        for (size_t at = 0; spool_model_next(segment, &at, &record);) {
+            bool is_of_segment = !is_whole || record.salt == header.salt;
+            if (is_of_segment && record.sequence > released &&
                 (record.kind == SPOOL_MODEL_MARK || find(start, record.sequence) == start->count)) {
                 return false;
             }
@@ -547,7 +557,8 @@ static bool is_plausible(const struct fuzz_file *files, struct start *start)
     return are_headers_plausible(files);
 }
 
-/* What was written is as the format has it: the headers do not contradict, and the end stands behind the last record. */
+/* What was written is as the format has it: the headers do not contradict, and the end stands behind the last record.
+ */
 static void check_written(const struct start *start)
 {
     static struct spool_model model;
@@ -558,7 +569,7 @@ static void check_written(const struct start *start)
         if (!spool_model_header(segment, &header)) {
             continue;
         }
-        spool_model_read(&model, segment, PAYLOAD_BYTES_MAX, header.first_sequence, header.released, UINT64_MAX);
+        spool_model_read(&model, segment, PAYLOAD_BYTES_MAX, &header, UINT64_MAX);
         for (size_t k = 0; k < model.count; k++) {
             bool is_last = model.records[k].kind == SPOOL_MODEL_MESSAGE && start->synced_count > 0 &&
                            model.records[k].sequence == start->synced_sequence;
@@ -596,6 +607,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     uint8_t options = fuzz_byte(&input);
     uint8_t release = fuzz_byte(&input);
     struct fuzz_cuts cuts = fuzz_take_cuts(&input);
+    fuzz_port_seed = 1;
     draw(input);
     memcpy(before, fuzz_files, sizeof before);
     check_walks((options & OPTION_SHORT_PAYLOADS) != 0 ? PAYLOAD_SHORT_BYTES : PAYLOAD_BYTES_MAX, cuts);

@@ -5,7 +5,7 @@
 
 #include "check.h"
 
-enum { HEADER_BYTES = 64, HEAD_BYTES = 24, ALIGN_BYTES = 8, PAYLOAD_BYTES_MAX = 1572864 };
+enum { HEADER_BYTES = 64, HEAD_BYTES = 32, ALIGN_BYTES = 8, PAYLOAD_BYTES_MAX = 1572864 };
 
 static uint64_t number(const uint8_t *at, size_t bytes)
 {
@@ -38,7 +38,9 @@ bool spool_model_header(struct span segment, struct spool_model_header *header)
     header->number = number(at + 16, 8);
     header->first_sequence = number(at + 24, 8);
     header->released = number(at + 32, 8);
-    return header->number != 0 && header->first_sequence != 0 && header->released < header->first_sequence;
+    header->salt = number(at + 40, 8);
+    return header->number != 0 && header->salt != 0 && header->first_sequence != 0 &&
+           header->released < header->first_sequence;
 }
 
 static size_t record_bytes(size_t payload_bytes)
@@ -46,7 +48,7 @@ static size_t record_bytes(size_t payload_bytes)
     return HEAD_BYTES + payload_bytes + (ALIGN_BYTES - payload_bytes % ALIGN_BYTES) % ALIGN_BYTES;
 }
 
-/* A head by conditions 5 and 6; the kind's last three letters, or NULL. */
+/* A head by conditions 5 and 6, but for which salt it must be; the kind's last three letters, or NULL. */
 static const char *head_kind(struct span segment, size_t offset, size_t *payload_bytes)
 {
     const uint8_t *at = segment.data + offset;
@@ -55,7 +57,7 @@ static const char *head_kind(struct span segment, size_t offset, size_t *payload
     }
     bool is_message = at[1] == 'm' && at[2] == 's' && at[3] == 'g';
     bool is_mark = at[1] == 'r' && at[2] == 'e' && at[3] == 'l';
-    if ((!is_message && !is_mark) || number(at + 20, 4) != checksum(at, 20)) {
+    if ((!is_message && !is_mark) || number(at + 28, 4) != checksum(at, 28) || number(at + 16, 8) == 0) {
         return NULL;
     }
     *payload_bytes = (size_t)number(at + 4, 4);
@@ -69,43 +71,57 @@ static const char *head_kind(struct span segment, size_t offset, size_t *payload
 static bool is_payload_good(struct span segment, size_t offset, size_t payload_bytes)
 {
     const uint8_t *at = segment.data + offset;
-    return number(at + 16, 4) == checksum(at + HEAD_BYTES, payload_bytes);
+    return number(at + 24, 4) == checksum(at + HEAD_BYTES, payload_bytes);
 }
 
-static void add(struct spool_model *model, enum spool_model_kind kind, uint64_t sequence, size_t offset,
-                struct span payload)
+static void add(struct spool_model *model, enum spool_model_kind kind, const struct spool_model_record *record)
 {
     CHECK(model->count < SPOOL_MODEL_RECORDS_MAX);
-    model->records[model->count++] = (struct spool_model_record){kind, sequence, offset, payload};
+    model->records[model->count] = *record;
+    model->records[model->count++].kind = kind;
 }
 
-void spool_model_read(struct spool_model *model, struct span segment, size_t payload_bytes_max, uint64_t first_sequence,
-                      uint64_t released, uint64_t sequence_end)
+static struct spool_model_record record_at(struct span segment, size_t offset, bool is_message, size_t payload_bytes)
+{
+    return (struct spool_model_record){.kind = is_message ? SPOOL_MODEL_MESSAGE : SPOOL_MODEL_MARK,
+                                       .sequence = number(segment.data + offset + 8, 8),
+                                       .salt = number(segment.data + offset + 16, 8),
+                                       .offset = offset,
+                                       .payload = span_of(segment.data + offset + HEAD_BYTES, payload_bytes)};
+}
+
+void spool_model_read(struct spool_model *model, struct span segment, size_t payload_bytes_max,
+                      const struct spool_model_header *header, uint64_t sequence_end)
 {
     static const uint8_t zeros[HEAD_BYTES] = {0};
-    uint64_t least = first_sequence;
+    uint64_t least = header->first_sequence;
+    uint64_t released = header->released;
+    uint64_t salt = header->salt;
     size_t offset = HEADER_BYTES;
     *model = (struct spool_model){.tail_offset = HEADER_BYTES};
     while (offset + HEAD_BYTES <= segment.bytes) {
-        size_t payload_bytes;
+        size_t payload_bytes = 0;
         const char *kind = head_kind(segment, offset, &payload_bytes);
-        uint64_t sequence = number(segment.data + offset + 8, 8);
-        if (kind == NULL || (kind[0] == 'm' ? sequence < least : sequence <= released)) {
+        bool is_message = kind != NULL && kind[0] == 'm';
+        struct spool_model_record record = record_at(segment, offset, is_message, payload_bytes);
+        if (kind == NULL || (salt != 0 && record.salt != salt) ||
+            (is_message ? record.sequence < least : record.sequence <= released)) {
             offset += ALIGN_BYTES;
             continue;
         }
-        struct span payload = span_of(segment.data + offset + HEAD_BYTES, payload_bytes);
         size_t next = offset + record_bytes(payload_bytes);
-        if (kind[0] == 'r') {
-            released = sequence;
-            add(model, SPOOL_MODEL_MARK, sequence, offset, payload);
+        salt = record.salt;
+        if (!is_message) {
+            released = record.sequence;
+            add(model, SPOOL_MODEL_MARK, &record);
             model->tail_offset = next;
-        } else if (sequence < sequence_end) {
-            least = sequence + 1;
+        } else if (record.sequence < sequence_end) {
+            least = record.sequence + 1;
             if (payload_bytes > payload_bytes_max) {
-                add(model, SPOOL_MODEL_TOO_LONG, sequence, offset, span_of(NULL, 0));
+                record.payload = span_of(NULL, 0);
+                add(model, SPOOL_MODEL_TOO_LONG, &record);
             } else if (is_payload_good(segment, offset, payload_bytes)) {
-                add(model, SPOOL_MODEL_MESSAGE, sequence, offset, payload);
+                add(model, SPOOL_MODEL_MESSAGE, &record);
                 model->tail_offset = next;
             }
         }
@@ -121,9 +137,7 @@ bool spool_model_next(struct span segment, size_t *offset, struct spool_model_re
         size_t payload_bytes;
         const char *kind = head_kind(segment, *offset, &payload_bytes);
         if (kind != NULL) {
-            *record = (struct spool_model_record){kind[0] == 'm' ? SPOOL_MODEL_MESSAGE : SPOOL_MODEL_MARK,
-                                                  number(segment.data + *offset + 8, 8), *offset,
-                                                  span_of(segment.data + *offset + HEAD_BYTES, payload_bytes)};
+            *record = record_at(segment, *offset, kind[0] == 'm', payload_bytes);
             *offset += ALIGN_BYTES;
             return true;
         }

@@ -16,6 +16,7 @@ struct spool_model_header {
     uint64_t number;
     uint64_t first_sequence;
     uint64_t released;
+    uint64_t salt;
 };
 
 /* Conditions 1 to 4; a header of zeros is not valid either. */
@@ -28,6 +29,7 @@ enum { SPOOL_MODEL_RECORDS_MAX = 64 };
 struct spool_model_record {
     enum spool_model_kind kind;
     uint64_t sequence; /* a mark's: R */
+    uint64_t salt;
     size_t offset;
     struct span payload;
 };
@@ -39,9 +41,10 @@ struct spool_model {
     bool has_end;       /* the end stands there, or the segment ends */
 };
 
-/* All records that conditions 5 to 9 let be; sequence_end is the first sequence of the segment behind this. */
-void spool_model_read(struct spool_model *model, struct span segment, size_t payload_bytes_max, uint64_t first_sequence,
-                      uint64_t released, uint64_t sequence_end);
+/* All records that conditions 5 to 9 let be; sequence_end is the first sequence of the segment behind this. Of a header
+ * that is damaged the first sequence is 1, released and salt are 0. */
+void spool_model_read(struct spool_model *model, struct span segment, size_t payload_bytes_max,
+                      const struct spool_model_header *header, uint64_t sequence_end);
 
 /* Whether a message of that sequence and payload stands anywhere in the segment, with both checksums right. */
 bool spool_model_holds(struct span segment, uint64_t sequence, struct span payload);

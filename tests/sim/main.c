@@ -18,9 +18,11 @@ static const char help[] =
     "\n"
     "  sim --seed N [--quiet]     one run, with its trace and hash\n"
     "  sim --hash COUNT           runs seeds 1 to COUNT and prints one hash over all of them\n"
+    "  sim --twice COUNT          the same, each twice: the second run must be as the first\n"
     "  sim --seeds COUNT [--from N] [--jobs J]\n"
     "  sim --minutes M [--from N] [--jobs J]\n"
-    "                             many runs, from N on (without it from a seed of the day); stops at the first failure\n"
+    "                             many runs, from N on (without it from a seed of the day); stops at the first "
+    "failure\n"
     "  sim --find COUNT           runs seeds 1 to COUNT until one fails, which is what is wanted (planted faults)\n";
 
 enum { JOBS_MAX = 64, TRACE_LINES = 120, SEED_SECONDS_MAX = 300 };
@@ -82,16 +84,24 @@ static int run_one(uint64_t seed, bool is_quiet)
     return is_good ? 0 : 1;
 }
 
-static int run_hash(uint64_t count)
+/* The second run of a seed has what the first left in memory. */
+static int run_hash(uint64_t count, bool is_twice)
 {
     struct world *world = world_make();
     uint64_t hash = 0;
     for (uint64_t seed = 1; seed <= count; seed++) {
-        if (!world_run(world, seed, NULL)) {
+        bool is_good = world_run(world, seed, NULL);
+        uint64_t once = sim_hash(world->sim);
+        is_good = is_good && (!is_twice || world_run(world, seed, NULL));
+        if (!is_good) {
             (void)printf("seed %" PRIu64 " FAILED: %s\n", seed, world->failure);
             return 1;
         }
-        hash = hash * 31 + sim_hash(world->sim);
+        if (once != sim_hash(world->sim)) {
+            (void)printf("seed %" PRIu64 " FAILED: its second run is not like its first\n", seed);
+            return 1;
+        }
+        hash = hash * 31 + once;
     }
     (void)printf("hash of %" PRIu64 " seeds: %016" PRIx64 "\n", count, hash);
     return 0;
@@ -208,8 +218,7 @@ static int run_many(struct board *board, size_t jobs, bool is_failure_wanted)
         done_count += board->jobs[i].done_count;
     }
     (void)printf("from seed %" PRIu64 ": ", first);
-    print_counts(done_count, &sum,
-                 (double)(end.tv_sec - start.tv_sec) + (double)(end.tv_nsec - start.tv_nsec) / 1e9);
+    print_counts(done_count, &sum, (double)(end.tv_sec - start.tv_sec) + (double)(end.tv_nsec - start.tv_nsec) / 1e9);
     if (failed == JOBS_MAX) {
         return is_failure_wanted ? 1 : 0;
     }
@@ -239,6 +248,7 @@ int main(int argument_count, char **arguments)
 {
     uint64_t seed = 0;
     uint64_t hash_count = 0;
+    bool is_twice = false;
     uint64_t from = 0;
     uint64_t minutes = 0;
     uint64_t seeds = 0;
@@ -257,6 +267,9 @@ int main(int argument_count, char **arguments)
             seed = number_of(value);
         } else if (strcmp(name, "--hash") == 0) {
             hash_count = number_of(value);
+        } else if (strcmp(name, "--twice") == 0) {
+            hash_count = number_of(value);
+            is_twice = true;
         } else if (strcmp(name, "--from") == 0) {
             from = number_of(value);
         } else if (strcmp(name, "--minutes") == 0) {
@@ -267,6 +280,7 @@ int main(int argument_count, char **arguments)
             seeds = number_of(value);
             finds = true;
             from = 1;
+            jobs = 1; /* so that it says how many it took */
         } else if (strcmp(name, "--jobs") == 0) {
             jobs = number_of(value);
         } else {
@@ -278,14 +292,13 @@ int main(int argument_count, char **arguments)
         return run_one(seed, is_quiet);
     }
     if (hash_count > 0) {
-        return run_hash(hash_count);
+        return run_hash(hash_count, is_twice);
     }
     if (minutes == 0 && seeds == 0) {
         (void)fputs(help, stderr);
         return 2;
     }
-    struct board *board =
-        mmap(NULL, sizeof *board, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    struct board *board = mmap(NULL, sizeof *board, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (board == MAP_FAILED) {
         (void)perror("sim");
         return 1;

@@ -65,20 +65,25 @@ static void work(void *context, uint64_t argument)
     sim_at(world->sim, sim_now_ns(world->sim) + pause_ns, work, world, 0);
 }
 
+uint32_t processor_sim_call(struct world *world, uint32_t client)
+{
+    char key[BROKER_KEY_BYTES];
+    char body[64];
+    uint32_t number = ++world->processor.told_count;
+    (void)snprintf(key, sizeof key, "client.c%u", (unsigned)client);
+    (void)snprintf(body, sizeof body, "{\"b\":%u,\"to\":\"c%u\"}", (unsigned)number, (unsigned)client);
+    broker_publish_down(world, key, false, span_text(body));
+    return number;
+}
+
 static void call(void *context, uint64_t argument)
 {
     struct world *world = context;
     (void)argument;
     if (world_is_stormy(world)) {
-        uint32_t client = (uint32_t)sim_between(world->sim, 0, world->plan.client_count - 1);
-        char key[BROKER_KEY_BYTES];
-        char body[64];
-        uint32_t number = ++world->processor.told_count;
-        (void)snprintf(key, sizeof key, "client.c%u", (unsigned)client);
-        (void)snprintf(body, sizeof body, "{\"b\":%u,\"to\":\"c%u\"}", (unsigned)number, (unsigned)client);
-        broker_publish_down(world, key, false, span_text(body));
-        sim_at(world->sim, sim_now_ns(world->sim) + sim_magnitude(world->sim, SIM_MS, 2 * world->plan.backend_ns),
-               call, world, 0);
+        (void)processor_sim_call(world, (uint32_t)sim_between(world->sim, 0, world->plan.client_count - 1));
+        sim_at(world->sim, sim_now_ns(world->sim) + sim_magnitude(world->sim, SIM_MS, 2 * world->plan.backend_ns), call,
+               world, 0);
     }
 }
 

@@ -193,6 +193,10 @@ class Process:
         """Has the process installed a handler for this signal?"""
         return bool(int(self._status("SigCgt"), 16) >> (number - 1) & 1)
 
+    def sleep_count(self):
+        """How often its first thread has gone to sleep so far."""
+        return int(self._status("voluntary_ctxt_switches"))
+
     def cpu_s(self):
         """User and system time spent so far, in seconds."""
         with open(f"/proc/{self.pid}/stat", encoding="utf-8", errors="replace") as file:

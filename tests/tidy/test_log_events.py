@@ -89,3 +89,10 @@ def test_the_document_has_every_event():
     wrong = [f"{name}: the sources have {sources[name]}, the document {document[name]}"
              for name in sources if sources[name] != document[name]]
     assert not wrong, "\n".join(wrong)
+
+
+def test_no_document_names_an_event_that_is_not():
+    known = events_of_sources()
+    wrong = [f"{path.relative_to(ROOT)}: {name}" for path in [ROOT / "README.md", *(ROOT / "doc").glob("*.md")]
+             for name in re.findall(r"\bevent=(\w+)", path.read_text("utf-8")) if name not in known]
+    assert not wrong, wrong

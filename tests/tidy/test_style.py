@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The source tree keeps to its own rules."""
 
+import json
 import os
 import re
 import subprocess
@@ -124,6 +125,22 @@ def test_header_names_are_unique():
         if not rel(path).startswith("tests/"):
             assert path.name not in seen, f"{rel(path)} and {seen[path.name]}: bare include names must be unique"
             seen[path.name] = rel(path)
+
+
+def test_our_own_code_cannot_allocate():
+    """malloc and its like do not compile behind poison.h, and the build puts that before each file of the programs, but
+    for those that are the malloc."""
+    poison = ROOT / "src/base/poison.h"
+    for call in ("malloc(1)", "calloc(1, 1)", "realloc(p, 1)", "free(p)", "strdup(p)", "strndup(p, 1)"):
+        done = subprocess.run(["gcc", "-std=c11", "-D_GNU_SOURCE", "-fsyntax-only", "-include", poison, "-x", "c", "-"],
+                              input=f"void f(void *p);\nvoid f(void *p) {{ (void)p; {call}; }}\n", text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        assert done.returncode != 0 and "poisoned" in done.stdout, (call, done.stdout)
+    database = ROOT / "build" / os.environ.get("POSTERN_BUILD", "debug") / "compile_commands.json"
+    own = [entry for entry in json.loads(text(database))
+           if not rel(Path(entry["file"])).startswith(("tests/", "port/posix/malloc/"))]
+    assert len(own) > 50
+    assert not [entry["file"] for entry in own if f"-include {poison}" not in entry["command"]]
 
 
 def test_every_source_names_its_licence():

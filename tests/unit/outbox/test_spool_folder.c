@@ -350,6 +350,31 @@ static void fewer_segments_than_are_there(void **state)
     assert_well(rig);
 }
 
+/* A surplus segment is not made whole; it is read to where it ends, in the middle of the last record's padding. */
+static void a_short_segment_among_the_surplus(void **state)
+{
+    struct spool_rig *rig = *state;
+    uint64_t missing;
+    uint8_t bytes[SEGMENT_BYTES];
+    struct record records[RECORDS_MAX];
+    fill(rig, 100);
+    for (uint32_t index = 4; spool_rig_load(rig, index, bytes, sizeof bytes) > 0 && !spool_is_zero(bytes, HEADER);
+         index++) {
+        size_t count = find_records(bytes, records);
+        const struct record *last = &records[count - 1];
+        uint8_t *end = bytes + last->offset + last->bytes;
+        while (end[-1] == 0) {
+            end--;
+        }
+        spool_rig_save(rig, index, bytes, (size_t)(end - bytes));
+    }
+    rig->options.bytes_max = 4 * SEGMENT_BYTES;
+    assert_true(spool_rig_start(rig));
+    assert_true(spool_rig_log_count(rig, "event=spool_short_segment") > 0);
+    assert_int_equal(read_all(rig, &missing), 100);
+    assert_int_equal(spool_counters(rig->spool)->unreadable_bytes, 0);
+}
+
 static void folders_that_cannot_be_used(void **state)
 {
     struct spool_rig *rig = *state;
@@ -397,6 +422,7 @@ int main(void)
         with_rig(two_gateways_on_one_folder),
         with_rig(too_little_space),
         with_rig(fewer_segments_than_are_there),
+        with_rig(a_short_segment_among_the_surplus),
         with_rig(folders_that_cannot_be_used),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
