@@ -215,7 +215,7 @@ static void leave(struct world *world, struct conn *conn)
     static const uint8_t normal[2] = {0x03, 0xE8};
     struct one_client *each = &world->clients.each[conn->client];
     each->conn = UINT32_MAX;
-    switch (sim_between(world->sim, 0, 4)) {
+    switch (sim_between(world->sim, 0, 5)) {
     case 0:
         if (conn->out_bytes + 64 < CLIENT_OUT_BYTES && !conn->has_ended) {
             conn_say(world, conn, CLOSE, normal, sizeof normal);
@@ -232,6 +232,11 @@ static void leave(struct world *world, struct conn *conn)
     case 3:
         conn_end(world, conn, false);
         break;
+    case 4: /* its machine takes what comes, and the program there hangs */
+        sim_note(world->sim, "client: hangs", conn->client, conn->link);
+        conn->is_slow = true;
+        conn->is_hung = true;
+        break;
     default:
         sim_note(world->sim, "client: its connection is cut", conn->client, conn->link);
         sim_cut(world->sim, conn->link);
@@ -245,7 +250,7 @@ static void read_again(void *context, uint64_t name)
 {
     struct world *world = context;
     struct conn *conn = named(world, name);
-    if (conn != NULL) {
+    if (conn != NULL && !conn->is_hung) {
         conn->is_slow = false;
         conn_read(world, conn);
     }
@@ -384,7 +389,7 @@ void clients_calm(struct world *world)
     }
     for (size_t i = 0; i < CLIENT_CONNS_MAX; i++) {
         struct conn *conn = &world->clients.conns[i];
-        if (conn->state != CONN_FREE && conn->is_slow) {
+        if (conn->state != CONN_FREE && conn->is_slow && !conn->is_hung) {
             read_again(world, name_of(world, conn));
         }
     }
