@@ -496,7 +496,8 @@ void clients_leave(struct world *world)
     static const uint8_t normal[2] = {0x03, 0xE8};
     for (size_t i = 0; i < CLIENT_CONNS_MAX; i++) {
         struct conn *conn = &world->clients.conns[i];
-        if (conn->state == CONN_GREETED && !conn->has_ended && sim_chance(world->sim, SIM_ALWAYS / 2)) {
+        if (conn->state == CONN_GREETED && !conn->has_ended && !conn->is_hung &&
+            sim_chance(world->sim, SIM_ALWAYS / 2)) {
             conn_say(world, conn, CLOSE, normal, sizeof normal);
             conn->state = CONN_LEAVING;
         } else if (conn->state != CONN_FREE) {
