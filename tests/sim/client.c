@@ -271,7 +271,10 @@ static void give_up_dead(struct world *world, uint32_t client)
         struct conn *conn = &world->clients.conns[i];
         bool is_his = conn->state != CONN_FREE && conn->client == client;
         uint64_t limit_ns = conn->state == CONN_GREETED ? patience_ns : 10 * SIM_S;
-        if (is_his && !conn->is_slow && sim_now_ns(world->sim) - conn->heard_ns > limit_ns) {
+        if (conn->is_hung && conn->is_cut) { /* nobody can tell it that it is over */
+            limit_ns = 0;
+        }
+        if (is_his && (!conn->is_slow || limit_ns == 0) && sim_now_ns(world->sim) - conn->heard_ns > limit_ns) {
             conn_end(world, conn, true);
         }
     }
