@@ -508,8 +508,8 @@ static enum port_result send_bytes(void *context, port_socket socket, const void
     return PORT_OK;
 }
 
-/* What was sent was not taken by the other machine in time: the stream is dead to the program, and nobody else hears.
- */
+/* What was sent was not taken by the other machine in time: the stream is dead to the program, and nobody else hears of
+ * it. */
 static void lose_patience(void *context, uint64_t name)
 {
     struct sim *sim = context;

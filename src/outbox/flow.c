@@ -217,8 +217,9 @@ static bool drop(struct flow *flow)
         if (count == FLOW_DROPS_MAX) {
             return true;
         }
+        bool is_earlier = front->spool_sequence < spool_own_sequence(flow->spool);
         flow->dropped_count++;
-        flow->handler->on_dropped(flow->context, window_record(flow->window, front));
+        flow->handler->on_dropped(flow->context, window_record(flow->window, front), front->is_published || is_earlier);
         window_drop(flow->window);
         release(flow);
     }
@@ -253,7 +254,8 @@ bool flow_is_roomy(const struct flow *flow)
     }
     bool is_possible =
         flow->route == FLOW_OVER_DISK || (flow->spool != NULL && flow->spilled_sequence == window->take_sequence);
-    return is_possible && spool_has_room(flow->spool, number_larger(flow->refused_bytes, flow->stage_bytes / 2));
+    return is_possible &&
+           spool_has_room(flow->spool, (size_t)number_larger(flow->refused_bytes, flow->stage_bytes / 2));
 }
 
 uint8_t *flow_reserve(struct flow *flow, size_t parcel_bytes)
