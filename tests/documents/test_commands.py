@@ -26,6 +26,13 @@ SHORTER = {
     "./dev fuzz --merge": "./dev fuzz --help",
     "FUZZ_LOG=1 build/debug/tests/fuzz/fuzz_spool build/fuzz/finds/spool/crash-…":
         "FUZZ_LOG=1 build/debug/tests/fuzz/fuzz_spool tests/fuzz/corpus/spool/seed-*",
+    "./dev sim --minutes 10": "./dev sim --seeds 20 --from 1",
+    "./dev sim --seeds 1000 --from 1": "./dev sim --seeds 20 --from 1",
+    "cmake --preset faults && cmake --build --preset faults": "cmake --preset faults",
+    "build/faults/tests/sim/sim_fault_a_wake_up_is_lost --find 3000":
+        "cmake --build --preset faults --target sim_fault_a_wake_up_is_lost && "
+        "build/faults/tests/sim/sim_fault_a_wake_up_is_lost --find 3000",
+    "ctest --test-dir build/faults -L sim_faults": "ctest --test-dir build/faults -N -L sim_faults",
     # tests/chaos has a run of it.
     "./dev chaos": "./dev chaos --help",
     "./dev chaos --minutes 60 --seed 7": "./dev chaos --help",
