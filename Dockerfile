@@ -12,6 +12,7 @@ WORKDIR /postern
 COPY toolchains/install.sh toolchains/
 RUN toolchains/install.sh build
 COPY CMakeLists.txt CMakePresets.json ./
+COPY doc/systemd doc/systemd
 COPY port port
 COPY src src
 COPY processor processor

@@ -26,7 +26,7 @@ for group in "$@"; do
     test) packages="$packages $run $load $pages $chaos python3-pytest clang clang-tidy clang-format libclang-rt-14-dev llvm mandoc curl" ;;
     fuzz) packages="$packages $build python3 clang libclang-rt-14-dev llvm" ;;
     cross) packages="$packages $build qemu-user-static" ;;
-    compose) packages="$packages python3-pytest python3-websocket docker.io docker-compose iptables mmdebstrap" ;;
+    compose) packages="$packages python3-pytest python3-websocket docker.io docker-compose mmdebstrap" ;;
     aarch64) packages="$packages gcc-aarch64-linux-gnu" ;;
     armhf) packages="$packages gcc-arm-linux-gnueabihf" ;;
     x86_64) [ "$(uname -m)" = x86_64 ] || packages="$packages gcc-x86-64-linux-gnu" ;;

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: MIT
 """A container engine of the tests' own, and docker-compose on a copy of the tree.
 
-    with Engine() as engine:
-        project = Project(engine)
-        project.compose("up", "-d")
+    engine = Engine().start()
+    project = Project(engine)
+    project.make_env()
+    project.compose("up", "-d")
+    project.remove()
+    engine.end()
 
 The engine is a dockerd with its data under build/compose/ and its sockets in a temporary folder. It shares nothing with
 an engine that the machine may run already, and leaves the host's network as it is: no packet filter, no forwarding, no
@@ -59,7 +62,7 @@ class Engine:
             "COMPOSE_HTTP_TIMEOUT": "600",
         }
 
-    def __enter__(self):
+    def start(self):
         fcntl.flock(self.lock, fcntl.LOCK_EX)  # one engine for this data; another run waits
         stamp = FOLDER / "made"
         if not stamp.exists() or time.time() - stamp.stat().st_mtime > KEPT_S:
@@ -74,6 +77,7 @@ class Engine:
         try:
             self.process.start()
             wait_until(self._answers, 60, f"dockerd (see {self.log})", 0.2)
+            self._remove_leftovers()
         except BaseException:
             self.end()
             raise
@@ -83,8 +87,13 @@ class Engine:
         self.process.check_alive()
         return self.docker("info", check=False).returncode == 0
 
-    def __exit__(self, *_):
-        self.end()
+    def _remove_leftovers(self):
+        """Of a run that was killed."""
+        containers = self.docker("ps", "-aq").stdout.split()
+        if containers:
+            self.docker("rm", "-f", "-v", *containers)
+        self.docker("volume", "prune", "-f")
+        self.docker("network", "prune", "-f")
 
     def end(self):
         """Ends the engine and what it left: sockets, and mounts if it was killed."""
@@ -159,14 +168,15 @@ class Project:
         for path in [self.folder, *self.folder.rglob("*")]:
             os.chown(path, self.OWNER, self.OWNER, follow_symlinks=False)
         self.environment = {**engine.environment, "COMPOSE_FILE": "docker-compose.yml:tests/compose/override.yml"}
-        self.name = f"postern-{os.urandom(3).hex()}"
+        self.name = "postern"
         self.ran = set()  # documented commands
-        self.port, self.management_port, self.locust_port = free_port(), free_port(), free_port()
+        self.port, self.admin_port = free_port(), free_port()
+        self.management_port, self.locust_port = free_port(), free_port()
 
     def make_env(self, **settings):
         """cp .env.template .env, with what the test needs changed in it; readable by its owner alone."""
         text = (self.folder / ".env.template").read_text("utf-8")
-        settings = {"COMPOSE_PROJECT_NAME": self.name, "LISTEN_ADDRESS": "127.0.0.1", "PORT": self.port,
+        settings = {"LISTEN_ADDRESS": "127.0.0.1", "PORT": self.port, "ADMIN_PORT": self.admin_port,
                     "RABBITMQ_MANAGEMENT_PORT": self.management_port, "LOCUST_PORT": self.locust_port, **settings}
         for name, value in settings.items():
             text, count = re.subn(rf"^#?{name}=.*$", f"{name}={value}", text, flags=re.M)
@@ -195,26 +205,29 @@ class Project:
     def up(self, *words, check=True):
         return self.compose("up", "-d", *words, check=check)
 
-    def logs(self, service):
-        """Everything a service's containers said, without prefixes."""
-        text = self.compose("logs", "--no-color", "--no-log-prefix", service).stdout
-        return [line for line in text.splitlines() if not line.startswith("Attaching to ")]
-
     def containers(self, service):
-        return self.compose("ps", "-q", "--all", service).stdout.split()
+        """Ids, the newest first; those that ended too."""
+        labels = (f"project={self.name}", f"service={service}", "oneoff=False")
+        return self.engine.docker("ps", "-aq", "--no-trunc",
+                                  *(f"--filter=label=com.docker.compose.{label}" for label in labels)).stdout.split()
 
     def inspect(self, service, template):
-        """One answer of docker inspect a container of the service."""
+        """For each container of a service one answer of docker inspect."""
         ids = self.containers(service)
         return self.engine.docker("inspect", f"--format={template}", *ids).stdout.splitlines() if ids else []
 
-    def sh(self, service, command, check=True):
-        return self.compose("exec", "-T", service, "sh", "-c", command, check=check)
+    def logs(self, service):
+        """Everything a service's containers said."""
+        return [line for container in self.containers(service)
+                for line in self.engine.docker("logs", container).stdout.splitlines()]
+
+    def exec(self, service, *words):
+        return self.engine.docker("exec", self.containers(service)[0], *words).stdout
 
     def sql(self, statement):
         """Rows of one statement, as lists of texts."""
-        text = self.compose("exec", "-T", "postgres", "psql", "-qAtX", "-F", "\t", "-h", "127.0.0.1", "-U", "postern",
-                            "-c", statement, "postern").stdout
+        text = self.exec("postgres", "psql", "-qAtX", "-F", "\t", "-h", "127.0.0.1", "-U", "postern", "-c", statement,
+                         "postern")
         return [line.split("\t") for line in text.splitlines()]
 
     def wait_healthy(self, *services, timeout_s=180):
@@ -222,7 +235,7 @@ class Project:
             def healthy(service=service):
                 states = self.inspect(service, "{{.State.Health.Status}}")
                 return states and all(state == "healthy" for state in states)
-            wait_until(healthy, timeout_s, f"{service} to be healthy: {self.compose('ps').stdout}", 0.5)
+            wait_until(healthy, timeout_s, f"{service} to be healthy", 0.5)
 
     def url(self, client_id, query=""):
         return f"ws://127.0.0.1:{self.port}/{client_id}{query}"

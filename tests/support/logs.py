@@ -6,6 +6,7 @@ so that a rotation in the middle of reading neither hides a line nor shows it tw
 """
 
 import argparse
+import glob
 import heapq
 import os
 import re
@@ -104,8 +105,15 @@ def log_files(named):
     found = []
     for label, setting, paths in PLACES:
         paths = [os.environ[setting]] if os.environ.get(setting) else paths
-        found += [LogFile(label, ROOT / path) for path in paths if (ROOT / path).exists()]
+        found += [LogFile(label, each) for path in paths for each in places(ROOT / path)]
     return found
+
+
+def places(path):
+    """The log of that name, and those of other programs that had the same: FILE-2.log and so on (src/shared/log.h)."""
+    beside = path.parent.glob(f"{glob.escape(path.stem)}-*{glob.escape(path.suffix)}")
+    wanted = re.compile(re.escape(path.stem) + r"-[1-9][0-9]*" + re.escape(path.suffix))
+    return [each for each in [path, *sorted(beside)] if each == path or wanted.fullmatch(each.name) if each.exists()]
 
 
 def show(entry, width):
