@@ -23,7 +23,7 @@ for group in "$@"; do
     chaos) packages="$packages $chaos" ;;
     load) packages="$packages $load" ;;
     pictures) packages="$packages $pages" ;;
-    test) packages="$packages $run $load $pages $chaos python3-pytest clang clang-tidy clang-format libclang-rt-14-dev llvm mandoc" ;;
+    test) packages="$packages $run $load $pages $chaos python3-pytest clang clang-tidy clang-format libclang-rt-14-dev llvm mandoc curl" ;;
     fuzz) packages="$packages $build python3 clang libclang-rt-14-dev llvm" ;;
     cross) packages="$packages $build qemu-user-static" ;;
     compose) packages="$packages python3-pytest python3-websocket docker.io docker-compose mmdebstrap" ;;

@@ -3,8 +3,8 @@
  *
  * Time stands still while the program runs and jumps to the next event while it waits, so that an idle hour costs
  * nothing. The far ends of all connections are the owner's: it is told of what comes and moves bytes itself. Everything
- * that can differ between two runs (delays, how many bytes a call moves, which faults strike) is drawn from the seed, in
- * an order that depends on nothing but the calls made; so the same seed gives the same run on every machine.
+ * that can differ between two runs (delays, how many bytes a call moves, which faults strike) is drawn from the seed,
+ * in an order that depends on nothing but the calls made; so the same seed gives the same run on every machine.
  *
  * Each call of the program is a point where it can be killed: sim_crash_after counts calls down, and on_crash then
  * leaves by longjmp. sim_end_machine puts the machine into the state that a kill or a power cut leaves: connections are
@@ -45,9 +45,8 @@ struct sim_weather {
     /* Disk. */
     uint32_t write_fails_ppm;
     uint32_t sync_fails_ppm;
-    uint32_t read_fails_ppm; /* of more than a page at once */
+    uint32_t read_fails_ppm;   /* of more than a page at once */
     uint32_t folder_fails_ppm; /* making, listing, locking, syncing a folder; preallocating */
-    uint32_t log_fails_ppm;
     /* Worker and loop. */
     uint64_t job_ns_min; /* between submission and run, and again between run and return */
     uint64_t job_ns_max;
@@ -138,11 +137,9 @@ uint32_t sim_connect(struct sim *sim);
 size_t sim_send(struct sim *sim, uint32_t link, const void *data, size_t bytes);
 /* Gives at most what one send of the program brought; 0: nothing is there. */
 size_t sim_receive(struct sim *sim, uint32_t link, void *buffer, size_t bytes);
-/* How many bytes of the far end's direction the program has read, and how many were sent to it. */
-uint64_t sim_near_read_bytes(const struct sim *sim, uint32_t link);
-uint64_t sim_far_sent_bytes(const struct sim *sim, uint32_t link);
-/* For the next byte sim_receive gives: up to which byte the program had read when it surely had not made it yet. */
-uint64_t sim_known_bytes(const struct sim *sim, uint32_t link);
+/* What the program had read of the far end's bytes when it made the next byte that sim_receive gives: at least up to
+ * where it was when its last whole send before was through, and at most up to where it was when it sent the byte. */
+void sim_knowledge(const struct sim *sim, uint32_t link, uint64_t *at_least, uint64_t *at_most);
 /* The program has bytes to send that did not fit, as far as can be seen from outside. */
 bool sim_near_is_stuffed(const struct sim *sim, uint32_t link);
 /* Ends our side in good order; all of it; or lets nothing through any more, with nobody told. After SIM_ENDED or

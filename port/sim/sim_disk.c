@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* The disk under the files: pages in a cache, and what of them has reached the disk.
  *
- * A write changes the cache and marks its sectors dirty. A good sync brings the dirty sectors of its file to the disk. A
- * failed one brings some, throws others away, as the cache of a system may: they are clean then and look written, but
+ * A write changes the cache and marks its sectors dirty. A good sync brings the dirty sectors of its file to the disk.
+ * A failed one brings some, throws others away, as the cache of a system may: they are clean then and look written, but
  * the disk has not got them, and a later sync that is good does not bring them. A power cut leaves of each dirty sector
  * the old bytes, the new ones, or the new ones up to somewhere. */
 #include <string.h>
@@ -125,8 +125,8 @@ static void bring(struct sim *sim, struct sim_page *page, size_t sector)
     (void)sim;
     if ((page->dirty >> sector & 1) != 0) {
         copy_sector(page->disk, page->cache, sector);
-        page->dirty &= (uint8_t)~(1U << sector);
-        page->stale &= (uint8_t)~(1U << sector);
+        page->dirty &= (uint8_t) ~(1U << sector);
+        page->stale &= (uint8_t) ~(1U << sector);
     }
 }
 
@@ -143,7 +143,7 @@ static void throw_away(struct sim *sim, struct sim_page *page, size_t sector)
         bring(sim, page, sector);
         break;
     case 1:
-        page->dirty &= (uint8_t)~(1U << sector);
+        page->dirty &= (uint8_t) ~(1U << sector);
         page->stale |= (uint8_t)(1U << sector);
         break;
     default:
@@ -162,7 +162,7 @@ static void evict(struct sim *sim, struct sim_page *page, size_t sector)
     (void)sim;
     if ((page->stale >> sector & 1) != 0 && (page->dirty >> sector & 1) == 0) {
         copy_sector(page->cache, page->disk, sector);
-        page->stale &= (uint8_t)~(1U << sector);
+        page->stale &= (uint8_t) ~(1U << sector);
     }
 }
 
@@ -184,8 +184,8 @@ static void cut(struct sim *sim, struct sim_page *page, size_t sector)
     }
     memcpy(page->disk + sector * SIM_SECTOR_BYTES, page->cache + sector * SIM_SECTOR_BYTES, kept);
     copy_sector(page->cache, page->disk, sector);
-    page->dirty &= (uint8_t)~(1U << sector);
-    page->stale &= (uint8_t)~(1U << sector);
+    page->dirty &= (uint8_t) ~(1U << sector);
+    page->stale &= (uint8_t) ~(1U << sector);
 }
 
 static void cut_name(struct sim *sim, struct sim_file *file)

@@ -213,9 +213,6 @@ static enum port_result open_append(void *context, const char *path, port_file *
     struct sim *sim = context;
     (void)path;
     sim_enter(sim);
-    if (sim_chance(sim, sim->weather.log_fails_ppm)) {
-        return sim_fail(sim, NO_SPACE);
-    }
     *file = SIM_HANDLE_LOG;
     *size_bytes = 0;
     return PORT_OK;
@@ -226,9 +223,6 @@ static enum port_result append(void *context, port_file file, const void *data, 
     struct sim *sim = context;
     sim_enter(sim);
     CHECK(file == SIM_HANDLE_LOG);
-    if (sim_chance(sim, sim->weather.log_fails_ppm)) {
-        return sim_fail(sim, NO_SPACE);
-    }
     sim->handler->on_log(sim->context, data, bytes);
     return PORT_OK;
 }

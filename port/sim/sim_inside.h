@@ -40,7 +40,9 @@ struct sim_event {
 struct sim_piece {
     uint64_t end;
     uint64_t due_ns;
-    uint64_t known_bytes;
+    uint64_t sent_ns;
+    uint64_t known_bytes; /* had been read when these surely were not made yet, */
+    uint64_t read_bytes;  /* and when they were sent */
 };
 
 /* One direction. Positions count bytes from the link's beginning. */
@@ -52,7 +54,7 @@ struct sim_stream {
     uint32_t piece_first;
     uint32_t piece_count;
     uint64_t last_due_ns;
-    uint64_t end_due_ns;   /* of the end, once it was written */
+    uint64_t end_due_ns; /* of the end, once it was written */
     bool is_end_written;
     bool has_end_arrived;
     bool is_scheduled; /* an arrival is */
@@ -70,6 +72,8 @@ struct sim_link {
     bool is_from_near;
     bool is_waiting_accept;
     uint64_t accept_order;
+    uint64_t patience_ns; /* 0: without end */
+    bool is_waited_for;   /* an event of its patience is scheduled */
     bool is_cut;
     bool is_watched;
     uint32_t interest;

@@ -117,6 +117,7 @@ static uint64_t next_arrival_ns(struct sim_stream *stream)
 }
 
 static void arrive(struct sim *sim, struct sim_link *link, struct sim_stream *stream);
+static void wait_for_peer(struct sim *sim, struct sim_link *link);
 
 static void arrive_up(void *context, uint64_t name)
 {
@@ -188,8 +189,10 @@ static void send_piece(struct sim *sim, struct sim_link *link, struct sim_stream
         struct sim_piece *last = piece_at(stream, SIM_PIECES_MAX - 1);
         last->end = stream->written;
         last->due_ns = stream->last_due_ns;
+        last->read_bytes = link->down.taken;
     } else {
-        *piece_at(stream, stream->piece_count++) = (struct sim_piece){stream->written, stream->last_due_ns, known_bytes};
+        *piece_at(stream, stream->piece_count++) =
+            (struct sim_piece){stream->written, stream->last_due_ns, sim->now_ns, known_bytes, link->down.taken};
     }
     schedule(sim, link, stream);
 }
@@ -303,20 +306,11 @@ size_t sim_receive(struct sim *sim, uint32_t index, void *buffer, size_t bytes)
     return taken;
 }
 
-uint64_t sim_near_read_bytes(const struct sim *sim, uint32_t index)
-{
-    return sim->links[index].down.taken;
-}
-
-uint64_t sim_far_sent_bytes(const struct sim *sim, uint32_t index)
-{
-    return sim->links[index].down.written;
-}
-
-uint64_t sim_known_bytes(const struct sim *sim, uint32_t index)
+void sim_knowledge(const struct sim *sim, uint32_t index, uint64_t *at_least, uint64_t *at_most)
 {
     const struct sim_stream *stream = &sim->links[index].up;
-    return stream->piece_count > 0 ? stream->pieces[stream->piece_first].known_bytes : 0;
+    *at_least = stream->piece_count > 0 ? stream->pieces[stream->piece_first].known_bytes : 0;
+    *at_most = stream->piece_count > 0 ? stream->pieces[stream->piece_first].read_bytes : 0;
 }
 
 bool sim_near_is_stuffed(const struct sim *sim, uint32_t index)
@@ -356,6 +350,7 @@ void sim_reset(struct sim *sim, uint32_t index)
 void sim_cut(struct sim *sim, uint32_t index)
 {
     far_link(sim, index)->is_cut = true;
+    wait_for_peer(sim, &sim->links[index]);
 }
 
 /* ---- the near end: the port's functions ---- */
@@ -508,8 +503,44 @@ static enum port_result send_bytes(void *context, port_socket socket, const void
         link->clean_known_bytes = link->down.taken;
     }
     *sent_bytes = sent;
+    wait_for_peer(sim, link);
     sim->handler->on_near_sent(sim->context, index_of(sim, link), data, sent);
     return PORT_OK;
+}
+
+/* What was sent was not taken by the other machine in time: the stream is dead to the program, and nobody else hears of
+ * it. */
+static void lose_patience(void *context, uint64_t name)
+{
+    struct sim *sim = context;
+    struct sim_link *link = named(sim, name);
+    if (link == NULL || link->state != SIM_LINK_OPEN || !link->is_near_alive) {
+        return;
+    }
+    link->is_waited_for = false;
+    for (uint32_t i = 0; i < link->up.piece_count; i++) {
+        const struct sim_piece *piece = piece_at(&link->up, i);
+        if (piece->end > link->up.arrived && sim->now_ns - piece->sent_ns >= link->patience_ns) {
+            link->state = SIM_LINK_RESET;
+            return;
+        }
+    }
+    wait_for_peer(sim, link);
+}
+
+static void wait_for_peer(struct sim *sim, struct sim_link *link)
+{
+    if (link->patience_ns > 0 && link->is_cut && !link->is_waited_for && link->up.written > link->up.arrived) {
+        link->is_waited_for = true;
+        sim_at(sim, sim->now_ns + link->patience_ns, lose_patience, sim, name_of(sim, index_of(sim, link)));
+    }
+}
+
+static void set_patience(void *context, port_socket socket, uint32_t patience_ms)
+{
+    struct sim *sim = context;
+    sim_enter(sim);
+    near_link(sim, socket)->patience_ns = (uint64_t)patience_ms * SIM_MS;
 }
 
 static void shutdown_send(void *context, port_socket socket)
@@ -662,6 +693,29 @@ size_t sim_ready(struct sim *sim, struct port_event *events, size_t event_max)
 
 /* ---- the end ---- */
 
+/* What the program sent to others is with them at once, or never will be: no network holds bytes back until the program
+ * has started again and said more. */
+static void hurry(struct sim *sim, struct sim_link *link, enum sim_death death)
+{
+    struct sim_stream *stream = &link->up;
+    uint64_t name = name_of(sim, index_of(sim, link));
+    uint32_t lost = death == SIM_POWER_CUT ? (uint32_t)sim_between(sim, 0, stream->piece_count) : 0;
+    while (lost > 0 && piece_at(stream, stream->piece_count - 1)->end > stream->arrived) {
+        stream->piece_count--;
+        stream->written = stream->piece_count > 0 ? piece_at(stream, stream->piece_count - 1)->end : stream->arrived;
+        lost--;
+    }
+    stream->written = stream->written > stream->arrived ? stream->written : stream->arrived;
+    for (uint32_t i = 0; i < stream->piece_count; i++) {
+        piece_at(stream, i)->due_ns =
+            sim->now_ns < piece_at(stream, i)->due_ns ? sim->now_ns : piece_at(stream, i)->due_ns;
+    }
+    stream->last_due_ns = sim->now_ns;
+    if (stream->arrived < stream->written) {
+        arrive_up(sim, name);
+    }
+}
+
 static void cut_power(struct sim *sim, struct sim_link *link)
 {
     link->is_near_alive = false;
@@ -689,6 +743,9 @@ void sim_net_end(struct sim *sim, enum sim_death death)
             continue;
         }
         sim->handler->on_near_closed(sim->context, (uint32_t)i);
+        if (link->is_from_near && link->state == SIM_LINK_OPEN) {
+            hurry(sim, link, death);
+        }
         switch (death) {
         case SIM_KILLED:
             end_near(sim, link);
@@ -708,6 +765,7 @@ void sim_net_functions(struct port *port)
     port->connected = connected;
     port->receive = receive;
     port->send = send_bytes;
+    port->set_patience = set_patience;
     port->shutdown_send = shutdown_send;
     port->close_socket = close_socket;
     port->local_address = local_address;

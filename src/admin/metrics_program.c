@@ -88,7 +88,8 @@ void metrics_program(struct metrics *metrics, const struct metrics_program *prog
                   "The block of memory that was taken at the start; our own code uses no other.", program->arena_bytes);
     metrics_histogram(metrics, "postern_loop_turn_seconds",
                       "How long a turn of the loop worked, its waiting for events not counted.", program->turn_ns);
-    metrics_begin(metrics, "postern_receipts_total", METRICS_COUNTER, "Receipts that became true, by status.");
+    metrics_begin(metrics, "postern_receipts_total", METRICS_COUNTER,
+                  "Receipts that became true, by status; one that comes again counts again.");
     for (enum receipt_status status = RECEIPT_ACCEPTED; status <= RECEIPT_DEAD; status++) {
         metrics_add(metrics, program->receipts[status],
                     METRICS_LABEL("status", span_text(receipt_status_name(status))));

@@ -254,13 +254,10 @@ const char *http_status_phrase(uint16_t status)
         const char *phrase;
     } phrases[] = {{200, "OK"},
                    {400, "Bad Request"},
-                   {401, "Unauthorized"},
-                   {403, "Forbidden"},
                    {404, "Not Found"},
                    {405, "Method Not Allowed"},
                    {408, "Request Timeout"},
                    {426, "Upgrade Required"},
-                   {429, "Too Many Requests"},
                    {431, "Request Header Fields Too Large"},
                    {500, "Internal Server Error"},
                    {503, "Service Unavailable"}};

@@ -2,8 +2,8 @@
 /* The clients' side: from an upgrade to a session, from a message to the outbox, heartbeats, pressure, and the end.
  *
  * Invariant: an admitted connection's user index is its session's index for exactly as long as it has one. A client
- * that does not read what it is sent is closed with 1008, never buffered without end or for ever. Memory: the gateway's. Thread:
- * the loop's. */
+ * that does not read what it is sent is closed with 1008, never buffered without end or for ever. Memory: the
+ * gateway's. Thread: the loop's. */
 #ifndef POSTERN_GATEWAY_CLIENTS_H
 #define POSTERN_GATEWAY_CLIENTS_H
 

@@ -52,15 +52,6 @@ void reports_init(struct gateway *gateway, struct arena *arena)
     admin_init(&gateway->admin, arena, &options, gateway->settings->admin_port > 0);
 }
 
-uint64_t reports_spool_used_bytes(struct gateway *gateway)
-{
-    const struct spool_counters *spool = outbox_spool_counters(gateway->outbox);
-    if (spool == NULL || spool->message_count == 0) {
-        return 0;
-    }
-    return (uint64_t)(spool->segment_count - spool->segment_free_count) * gateway->spool.segment_bytes;
-}
-
 uint16_t reports_health(void *context, struct text *page)
 {
     (void)context;
@@ -79,8 +70,9 @@ static void find_broker(struct gateway *gateway, struct readiness *readiness)
                       "RabbitMQ takes no messages: there is no connection to publish on");
     }
     if (amqp_link_state(gateway->downlink.link) != AMQP_LINK_READY) {
-        readiness_say(readiness, "downlink_away", false,
-                      "receipts of the processor and messages to clients do not come: there is no connection to consume on");
+        readiness_say(
+            readiness, "downlink_away", false,
+            "receipts of the processor and messages to clients do not come: there is no connection to consume on");
     }
 }
 

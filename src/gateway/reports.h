@@ -30,9 +30,6 @@ void reports_init(struct gateway *gateway, struct arena *arena);
 /* What is the matter just now. */
 void reports_find(struct gateway *gateway, struct readiness *readiness);
 
-/* Of the spool's disk, what cannot be used for new messages; 0 without a spool. */
-uint64_t reports_spool_used_bytes(struct gateway *gateway);
-
 /* The pages; each returns its HTTP status. */
 uint16_t reports_health(void *context, struct text *page);
 uint16_t reports_readiness(void *context, struct text *page);

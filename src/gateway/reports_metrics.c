@@ -32,6 +32,7 @@ static void write_connections(struct metrics *metrics, const struct gateway *gat
     add(metrics, server->closed[CONNECTION_BROKEN], "cause", "protocol");
     add(metrics, server->closed[CONNECTION_LOST], "cause", "lost");
     add(metrics, server->closed[CONNECTION_EVICTED], "cause", "evicted");
+    add(metrics, server->closed[CONNECTION_SLOW] + server->closed[CONNECTION_HOARDING], "cause", "slow");
     metrics_count(metrics, "postern_accept_failures_total",
                   "Times that the machine had no handle or memory for one more connection.", server->accept_failed);
 }
@@ -148,7 +149,7 @@ static void write_spool(struct metrics *metrics, struct gateway *gateway)
     metrics_gauge(metrics, "postern_spool_unsynced_messages", "Messages that are on their way to the disk.",
                   spool->unsynced_count);
     metrics_gauge(metrics, "postern_spool_used_bytes", "Bytes of the spool that hold messages not confirmed.",
-                  reports_spool_used_bytes(gateway));
+                  spool->used_bytes);
     metrics_gauge(metrics, "postern_spool_max_bytes",
                   "How many bytes the spool may take: SPOOL_MAX_BYTES; 0 without a spool.", gateway->spool.bytes_max);
     metrics_count(metrics, "postern_spool_appended_messages_total", "Messages that were given to the spool.",

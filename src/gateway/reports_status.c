@@ -67,6 +67,19 @@ static void write_messages(struct text *page, struct gateway *gateway)
     text_char(page, '}');
 }
 
+static const char *state_name(enum outbox_spool_state state)
+{
+    switch (state) {
+    case OUTBOX_SPOOL_EMPTY:
+        return "empty";
+    case OUTBOX_SPOOL_WAITING:
+        return "waiting";
+    case OUTBOX_SPOOL_DRAINING:
+        break;
+    }
+    return "draining";
+}
+
 static void write_outbox(struct text *page, struct gateway *gateway)
 {
     const struct outbox_counters *outbox = outbox_counters(gateway->outbox);
@@ -81,8 +94,9 @@ static void write_outbox(struct text *page, struct gateway *gateway)
     const struct spool_counters *spool = outbox_spool_counters(gateway->outbox);
     if (spool != NULL) {
         open(page, "spool");
+        string(page, "state", state_name(outbox->spool_state));
         number(page, "messages", spool->message_count);
-        number(page, "used_bytes", reports_spool_used_bytes(gateway));
+        number(page, "used_bytes", spool->used_bytes);
         number(page, "max_bytes", gateway->spool.bytes_max);
         boolean(page, "drops_oldest", gateway->spool.drops_oldest);
         text_char(page, '}');

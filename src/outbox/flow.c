@@ -217,8 +217,9 @@ static bool drop(struct flow *flow)
         if (count == FLOW_DROPS_MAX) {
             return true;
         }
+        bool is_earlier = front->spool_sequence < spool_own_sequence(flow->spool);
         flow->dropped_count++;
-        flow->handler->on_dropped(flow->context, window_record(flow->window, front));
+        flow->handler->on_dropped(flow->context, window_record(flow->window, front), front->is_published || is_earlier);
         window_drop(flow->window);
         release(flow);
     }

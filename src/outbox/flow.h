@@ -37,7 +37,8 @@ enum {
 struct flow_handler {
     void (*on_found)(void *context, struct span parcel);
     void (*on_accepted)(void *context, struct span parcel);
-    void (*on_dropped)(void *context, struct span parcel);
+    /* may_be_sent: the broker may have it, though no confirm said so. */
+    void (*on_dropped)(void *context, struct span parcel, bool may_be_sent);
 };
 
 enum flow_route { FLOW_THROUGH_MEMORY, FLOW_OVER_DISK };

@@ -71,14 +71,17 @@ static void on_accepted(void *context, struct span bytes)
     tell(context, bytes, RECEIPT_ACCEPTED, "", "");
 }
 
-static void on_dropped(void *context, struct span bytes)
+static void on_dropped(void *context, struct span bytes, bool may_be_sent)
 {
     struct outbox *outbox = context;
     struct parcel parcel;
     CHECK(parcel_open(bytes, &parcel));
     log_event(outbox->log, LOG_ERROR, "message_dropped", LOG_SPAN("client", parcel.client_id),
-              LOG_SPAN("id", parcel.id), LOG_TEXT("cause", "the spool is full, and SPOOL_FULL is drop-oldest"));
-    tell(outbox, bytes, RECEIPT_REJECTED, "dropped", "the gateway's disk is full and this was the oldest message");
+              LOG_SPAN("id", parcel.id), LOG_TEXT("sent", may_be_sent ? "perhaps" : "no"),
+              LOG_TEXT("cause", "the spool is full, and SPOOL_FULL is drop-oldest"));
+    tell(outbox, bytes, RECEIPT_REJECTED, "dropped",
+         may_be_sent ? "the gateway's disk is full and this was the oldest message; it may have been sent before"
+                     : "the gateway's disk is full and this was the oldest message");
 }
 
 static const struct flow_handler FLOW_HANDLER = {

@@ -325,8 +325,8 @@ static uint32_t find_before(const struct spool *spool, uint32_t before, bool is_
     uint32_t found = SPOOL_NO_SEGMENT;
     for (uint32_t index = 0; index < spool->segment_end; index++) {
         const struct spool_segment *segment = &spool->segments[index];
-        if (segment->state == SPOOL_SEGMENT_KEPT && segment->is_header_damaged == is_header_damaged && index != before &&
-            (before == SPOOL_NO_SEGMENT || is_before(spool, index, before)) &&
+        if (segment->state == SPOOL_SEGMENT_KEPT && segment->is_header_damaged == is_header_damaged &&
+            index != before && (before == SPOOL_NO_SEGMENT || is_before(spool, index, before)) &&
             (found == SPOOL_NO_SEGMENT || is_before(spool, found, index))) {
             found = index;
         }

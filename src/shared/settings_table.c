@@ -113,7 +113,8 @@ const struct setting settings_table[] = {
     {.name = "HEARTBEAT_TIMEOUT",
      INTEGER(heartbeat_timeout_s, "s", "10", 1, 3600),
      .programs = SETTINGS_GATEWAY,
-     .help = "How long a client may take for that sign before it is closed with 1001."},
+     .help = "How long a client may take for that sign before it is closed with 1001, or to take anything of what "
+             "waits for it before it is closed with 1008."},
     {.name = "HEARTBEAT_MODE",
      CHOICE(heartbeat_mode, "ping", "ping|message"),
      .programs = SETTINGS_GATEWAY,

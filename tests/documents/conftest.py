@@ -36,12 +36,12 @@ class DevRun:
         return int(self.found(r"ws://127\.0\.0\.1:(\d+)/"))
 
     @property
-    def rabbitmq_url(self):
-        return self.found(r"RabbitMQ +(amqp://\S+)")
+    def gateway_pages_port(self):
+        return int(self.found(r"metrics +http://127\.0\.0\.1:(\d+)/"))
 
     @property
-    def database_url(self):
-        return self.found(r"PostgreSQL +(postgresql://\S+)")
+    def processor_pages_port(self):
+        return int(self.found(r"metrics +\S+\n +http://127\.0\.0\.1:(\d+)/"))
 
     def end(self):
         """As a user does."""

@@ -12,7 +12,7 @@ from process import Process, wait_until
 
 PROGRAMS = "build/release/src/gateway:build/release/processor"
 
-# What is run in place of a command, because the printed one takes minutes or is a test run of its own.
+# What is run in place of a command, because the printed one takes minutes.
 SHORTER = {
     "./dev load --headless --users 100 --rate 5": "./dev load --headless --users 100 --rate 5 --run-time 5s",
     "./dev bench": "./dev bench --quick --only echo",
@@ -20,8 +20,15 @@ SHORTER = {
     "./dev bench --only closed": "./dev bench --quick --only closed",
     "./dev cross x86_64": "toolchains/sysroot.sh amd64 build/sysroot/amd64 && cmake --preset x86_64 && "
                           "cmake --build --preset x86_64 --target postern-gateway",
-    "build/release/tests/bench/bench_load --port 8000 --connections 100 --window 16 --seconds 5 --run try-1":
-        "build/release/tests/bench/bench_load --port {port} --connections 10 --window 16 --seconds 1 --run {run}",
+    "./dev fuzz --minutes 10": "./dev fuzz --minutes 0.05 json",
+    "./dev fuzz --minutes 60 spool amqp": "./dev fuzz --minutes 0.05 spool amqp",
+    # It would change the corpora in the tree.
+    "./dev fuzz --merge": "./dev fuzz --help",
+    "FUZZ_LOG=1 build/debug/tests/fuzz/fuzz_spool build/fuzz/finds/spool/crash-…":
+        "FUZZ_LOG=1 build/debug/tests/fuzz/fuzz_spool tests/fuzz/corpus/spool/seed-*",
+    # tests/chaos has a run of it.
+    "./dev chaos": "./dev chaos --help",
+    "./dev chaos --minutes 60 --seed 7": "./dev chaos --help",
 }
 # These stay; this is what they say when all is well.
 STAYING = {
@@ -29,13 +36,19 @@ STAYING = {
     "./dev logs -f dev-7:m1": "event=message_taken client=dev-7 id=m1 ",
 }
 EVERYTHING = commands()
-HERE = [command for command in dict.fromkeys(each.text for each in EVERYTHING if each.where == "here")]
+HERE = list(dict.fromkeys(each.text for each in EVERYTHING if each.where == "here"))
 
 
-def shorter(command, port):
+def what_is_run(command, dev_run):
+    """The command, or what stands for it, with the ports that ./dev run found free."""
     if "-m pytest" in command:
         return f"{command} --collect-only -q"  # what they would run is a part of all tests
-    return SHORTER.get(command, command).format(port=port, run=f"try-{os.urandom(3).hex()}")
+    command = SHORTER.get(command, command)
+    for printed, real in (("--port 8000", f"--port {dev_run.port}"), ("--run try-1", f"--run try-{os.urandom(3).hex()}"),
+                          ("127.0.0.1:8081", f"127.0.0.1:{dev_run.gateway_pages_port}"),
+                          ("127.0.0.1:8082", f"127.0.0.1:{dev_run.processor_pages_port}")):
+        command = command.replace(printed, real)
+    return command
 
 
 def environment():
@@ -51,10 +64,11 @@ def test_the_documents_have_commands():
 
 @pytest.mark.parametrize("command", [each for each in EVERYTHING if each.where not in ("here", "box")], ids=str)
 def test_what_is_run_by_another_file_is_in_it(command):
-    """Each of its words, or as a whole."""
+    """It reads the document itself, or has the command, or its words."""
     text = (ROOT / command.where).read_text("utf-8")
     words = [word for word in command.text.split() if not word.startswith("./")]
-    assert command.text in text or all(word in text for word in words), f"{command.where} does not run {command.text}"
+    assert command.document in text or command.text in text or all(word in text for word in words), (
+        f"{command.where} does not run {command.text}")
 
 
 @pytest.mark.parametrize("command", [command for command in HERE if command != "./dev run"])
@@ -64,7 +78,7 @@ def test_it_runs(command, dev_run, tmp_path):
         with Client(f"ws://127.0.0.1:{dev_run.port}/dev-7") as client:
             client.send({"type": "text", "content": "x", "id": "m1"})
             client.expect(status="stored")
-    process = Process(command, ["/bin/bash", "-c", shorter(command, dev_run.port)], ROOT, environment(),
+    process = Process(command, ["/bin/bash", "-c", what_is_run(command, dev_run)], ROOT, environment(),
                       tmp_path / "output.log")
     process.start()
     try:

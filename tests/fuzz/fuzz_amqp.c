@@ -8,7 +8,9 @@
  * broker sends, behind a good greeting if the options say so. */
 #include <string.h>
 
+#include "amqp_headers.h"
 #include "amqp_link.h"
+#include "amqp_model.h"
 #include "amqp_topology.h"
 #include "arena.h"
 #include "dead_letter.h"
@@ -73,6 +75,8 @@ struct talk {
     struct json json;
     struct fuzz_trace *trace;
     struct sent *sent;
+    struct span stream;  /* all of it */
+    size_t read_bytes;   /* of it, by the model */
     struct span arrived; /* and not received yet */
     bool is_over;        /* nothing will arrive any more */
     bool is_slow;
@@ -245,6 +249,43 @@ static void on_confirm(void *context, uint64_t tag, bool multiple, bool is_ack)
     fuzz_note(talk->trace, CONFIRM, tag << 2 | (multiple ? 2U : 0U) | (is_ack ? 1U : 0U), span_of(NULL, 0));
 }
 
+static bool are_headers_equal(const struct amqp_message *message, struct span table)
+{
+    struct amqp_header header;
+    size_t at = 0;
+    for (size_t i = 0; i < message->header_count; i++) {
+        const struct amqp_header *got = &message->headers[i];
+        if (!amqp_model_header(table, &at, &header) || header.kind != got->kind || header.integer != got->integer ||
+            !span_equal(header.name, got->name) || !span_equal(header.text, got->text)) {
+            return false;
+        }
+    }
+    return message->header_count == AMQP_HEADERS_MAX || !amqp_model_header(table, &at, &header);
+}
+
+static bool is_equal(const struct amqp_message *message, const struct amqp_model_message *expected)
+{
+    return message->tag == expected->tag && message->redelivered == expected->redelivered &&
+           message->timestamp_s == expected->timestamp_s && message->body_bytes == expected->body_bytes &&
+           span_equal(message->exchange, expected->exchange) &&
+           span_equal(message->routing_key, expected->routing_key) &&
+           span_equal(message->content_type, expected->content_type) &&
+           span_equal(message->correlation_id, expected->correlation_id) &&
+           span_equal(message->reply_to, expected->reply_to) && span_equal(message->message_id, expected->message_id) &&
+           span_equal(message->type, expected->type) && span_equal(message->app_id, expected->app_id) &&
+           span_equal(message->body, span_of(expected->kept, message->body.bytes)) &&
+           are_headers_equal(message, expected->headers);
+}
+
+/* The message is the model's next one; those that came while nobody listened are passed over. */
+static void check_message(struct talk *talk, bool is_return, const struct amqp_message *message)
+{
+    static struct amqp_model_message expected;
+    do {
+        CHECK(amqp_model_next(talk->stream, &talk->read_bytes, &expected));
+    } while (expected.is_return != is_return || !is_equal(message, &expected));
+}
+
 static void note_message(struct talk *talk, enum noted what, const struct amqp_message *message)
 {
     const struct span parts[] = {message->exchange,       message->routing_key, message->content_type,
@@ -254,6 +295,7 @@ static void note_message(struct talk *talk, enum noted what, const struct amqp_m
     CHECK(message->oversized == (message->body_bytes > body_bytes_max));
     CHECK(message->body.bytes == (message->oversized ? body_bytes_max : message->body_bytes));
     CHECK(message->header_count <= AMQP_HEADERS_MAX);
+    check_message(talk, what == RETURN, message);
     fuzz_note(talk->trace, what, message->tag ^ message->body_bytes << 32, message->body);
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         CHECK(parts[i].bytes <= UINT8_MAX);
@@ -406,6 +448,7 @@ static void hear(struct talk *talk, struct span stream, struct fuzz_cuts cuts)
 /* The whole run; true when the link was well to its end. */
 static bool run(struct talk *talk, struct span stream, size_t close_at, struct fuzz_cuts cuts)
 {
+    talk->stream = stream;
     connect_it(talk);
     hear(talk, fuzz_take(&stream, close_at), cuts);
     bool is_closed = stream.bytes > 0 && talk->is_connected;
@@ -481,6 +524,27 @@ static size_t put_greeting(uint8_t *stream, uint8_t options)
     return bytes;
 }
 
+/* Any bytes as a content's properties, and as a table of headers: both are read within what they are given. */
+static void check_properties(struct span bytes)
+{
+    static uint8_t copy[FUZZ_INPUT_BYTES_MAX];
+    struct amqp_header headers[AMQP_HEADERS_MAX];
+    struct span rest;
+    struct span table;
+    size_t count;
+    struct span given = span_of(fuzz_guarded(bytes), bytes.bytes);
+    if (amqp_headers_split(given, copy, &rest, &table)) {
+        CHECK(rest.data == copy && rest.bytes + table.bytes <= bytes.bytes);
+        CHECK(table.bytes == 0 || table.data == copy + rest.bytes);
+    }
+    (void)amqp_headers_read(given, headers, &count);
+    CHECK(count <= AMQP_HEADERS_MAX);
+    for (size_t i = 0; i < count; i++) {
+        CHECK(headers[i].name.data + headers[i].name.bytes <= given.data + given.bytes);
+        CHECK(headers[i].text.bytes == 0 || headers[i].text.data + headers[i].text.bytes <= given.data + given.bytes);
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
     static struct talk talk;
@@ -491,6 +555,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     struct fuzz_cuts cuts = fuzz_take_cuts(&input);
     uint8_t options = fuzz_byte(&input);
     uint8_t close_at = fuzz_byte(&input);
+    check_properties(input);
     size_t greeting_bytes = (options & OPTION_GREETED) != 0 ? put_greeting(stream, options) : 0;
     size_t stream_bytes = greeting_bytes + input.bytes;
     if (input.bytes > 0) {

@@ -39,7 +39,6 @@ def test_an_outage_longer_than_memory(pipeline):
     load.wait_stored(50, 120)
     load.end(120)
     load.assert_all_rows(pipeline)
-    assert not any(sender.busy_count for sender in load.senders)
     gateway.wait_log(event="spool_drained")
     assert gateway.log(event="spool_draining"), "the drain did not say how much was left"
 
@@ -50,7 +49,6 @@ def test_a_memory_alarm(pipeline):
     load.wait_stored(50)
     pipeline.broker.memory_alarm(True)
     wait_until(lambda: all(len(sender.accepted) > 100 for sender in load.senders), 60, "accepted receipts")
-    assert not any(sender.busy_count for sender in load.senders)
     pipeline.broker.memory_alarm(False)
     load.wait_stored(50, 120)
     load.end(120)
@@ -67,7 +65,8 @@ def test_killed_in_the_outage_and_while_it_drains(pipeline):
             client.send({"type": "text", "content": number, "id": f"m{number}"})
         while sum(status == "accepted" for status in known.values()) < 1000:
             receipt = json.loads(client.receive_text(60))
-            known[receipt["id"]] = receipt["status"]
+            if receipt["type"] != "busy":  # the disk may be slower than we are
+                known[receipt["id"]] = receipt["status"]
         gateway.kill9()
     pipeline.broker.cont()
     for pause_s in (0.05, 0.2, 0.5, 1.0):
@@ -116,7 +115,7 @@ def test_ended_in_good_order_in_an_outage(pipeline):
     with Client(gateway.url("dev-7", "?receipts=accepted")) as client:
         for number in range(600):
             client.send({"type": "text", "content": number, "id": f"m{number}"})
-        wait_until(lambda: json.loads(client.receive_text(60))["id"] == "m599", 60, "the last receipt")
+        client.expect(id="m599", status="accepted")
         assert gateway.end() == 0
     assert gateway.log(event="drain_kept", messages=600)
     pipeline.broker.cont()
@@ -130,6 +129,37 @@ def test_a_second_gateway_cannot_have_the_folder(pipeline):
         pipeline.gateway(SPOOL_DIR=gateway.folder / "spool")
     output = pipeline.programs.pop().output.read_text("utf-8")
     assert "SPOOL_DIR=" in output and "another gateway is using this folder" in output
+
+
+def test_drop_oldest_tells_of_each(pipeline):
+    """A spool that is full lets the oldest go: each is counted, logged and told, all others are stored in order."""
+    gateway = start(pipeline, SPOOL_FULL="drop-oldest", SPOOL_MAX_BYTES="8M", OUTBOX_BYTES="2M")
+    pipeline.broker.stop()
+    ids = [f"m{number}" for number in range(9000)]
+    with Client(gateway.url("dev-7", "?receipts=none")) as client:
+        for each in ids:
+            client.send({"type": "text", "content": "x" * 1000, "id": each})
+        client.send({"type": "ping"})
+        told = []
+        for receipt in iter(client.receive, {"type": "pong"}):
+            if receipt["type"] != "busy":  # the disk may be slower than we are
+                assert receipt.pop("reason"), receipt
+                assert receipt == {"type": "receipt", "seq": len(told) + 1, "id": ids[len(told)], "status": "rejected",
+                                   "code": "dropped"}
+                told.append(receipt["id"])
+        pipeline.broker.cont()
+        gateway.wait_log(event="spool_drained", timeout_s=120)
+        # What is dropped for those that come is dropped a little ahead, so there may be more of them than were told.
+        lines = gateway.log(event="message_dropped", client="dev-7")
+        dropped = [line["id"] for line in lines]
+        told += [client.receive()["id"] for _ in range(len(dropped) - len(told))]
+        assert told == dropped == ids[:len(dropped)] and 1000 < len(dropped) < 6000
+        assert gateway.log(event="spool_drained")[0]["dropped"] == str(len(dropped))
+    kept, sent = set(ids[len(dropped):]), {line["id"] for line in lines if line["sent"] == "perhaps"}
+    assert len(sent) <= int(SMALL["PUBLISH_WINDOW"])  # on their way to the broker when it was stopped
+    wait_until(lambda: kept <= set(pipeline.message_ids("dev-7")), 60, "the others to be stored", 0.2)
+    stored = pipeline.message_ids("dev-7")
+    assert stored == [each for each in ids if each in stored] and set(stored) <= kept | sent
 
 
 @pytest.mark.unsanitized

@@ -11,7 +11,13 @@
 
 #include "span.h"
 
-enum { AMQP_BYTES_METHOD = 1, AMQP_BYTES_HEADER = 2, AMQP_BYTES_BODY = 3, AMQP_BYTES_HEARTBEAT = 8, AMQP_BYTES_END = 0xCE };
+enum {
+    AMQP_BYTES_METHOD = 1,
+    AMQP_BYTES_HEADER = 2,
+    AMQP_BYTES_BODY = 3,
+    AMQP_BYTES_HEARTBEAT = 8,
+    AMQP_BYTES_END = 0xCE
+};
 
 /* Class and method. */
 #define AMQP_METHOD_ID(class_number, method_number) ((uint32_t)(class_number) << 16 | (uint32_t)(method_number))

@@ -154,9 +154,21 @@ void broker_plan_confirm(struct world *world, struct broker_link *at)
     }
 }
 
+/* A queue's order is that of arrival: what came on other connections before this one is in it first. */
+static void store_others(struct world *world, const struct broker_link *at)
+{
+    for (size_t i = 0; i < BROKER_LINKS_MAX; i++) {
+        struct broker_link *other = &world->broker.links[i];
+        if (other->in_use && other != at && other->has_channel && other->confirms) {
+            store(world, other, BROKER_UNDECIDED_MAX);
+        }
+    }
+}
+
 void broker_take(struct world *world, struct broker_link *at)
 {
     struct broker *broker = &world->broker;
+    store_others(world, at);
     uint32_t index = ledger_recognize(world, &at->publish);
     uint64_t tag = at->next_tag++;
     struct broker_publish *publish = of_tag(at, tag);
@@ -240,7 +252,7 @@ enum sim_welcome broker_on_connect(struct world *world, uint32_t link)
     for (size_t i = 0; i < BROKER_LINKS_MAX; i++) {
         struct broker_link *at = &broker->links[i];
         if (!at->in_use) {
-            uint32_t generation = at->generation + BROKER_LINKS_MAX; /* each connection's is its own */
+            uint32_t generation = ++broker->generation;
             memset(at, 0, offsetof(struct broker_link, in));
             at->in_bytes = 0;
             at->out_bytes = 0;
@@ -269,7 +281,8 @@ static void read_all(struct world *world, struct broker_link *at)
     uint64_t name = name_of(broker, at);
     bool is_alarmed = broker->is_blocked && at->confirms; /* it reads from no connection that publishes */
     while (!broker->is_hanging && !is_alarmed && at->out_bytes < BROKER_OUT_FULL) {
-        uint64_t known = sim_known_bytes(world->sim, at->link);
+        struct broker_knowledge known;
+        sim_knowledge(world->sim, at->link, &known.at_least, &known.at_most);
         size_t got = sim_receive(world->sim, at->link, at->in + at->in_bytes, BROKER_FRAME_MAX - at->in_bytes);
         if (got == 0) {
             break;
@@ -320,8 +333,8 @@ bool broker_on_news(struct world *world, uint32_t link, enum sim_news news)
 void broker_publish_down(struct world *world, const char *key, bool is_receipts, struct span body)
 {
     struct broker *broker = &world->broker;
-    bool is_routed = broker->has_gateway_queue && (is_receipts ? broker->is_gateway_bound
-                                                               : broker->is_bound[(key[8] - '0') % PLAN_CLIENTS_MAX]);
+    bool is_routed = broker->has_gateway_queue &&
+                     (is_receipts ? broker->is_gateway_bound : broker->is_bound[(key[8] - '0') % PLAN_CLIENTS_MAX]);
     CHECK(body.bytes <= BROKER_DOWN_BYTES);
     if (!is_routed || broker->down_count == BROKER_DOWN_MAX) {
         return;
@@ -342,12 +355,23 @@ void broker_publish_down(struct world *world, const char *key, bool is_receipts,
 
 /* ---- troubles ---- */
 
+/* In the order in which they came. */
 static void each_link(struct world *world, void (*act)(struct world *world, struct broker_link *at))
 {
-    for (size_t i = 0; i < BROKER_LINKS_MAX; i++) {
-        if (world->broker.links[i].in_use) {
-            act(world, &world->broker.links[i]);
+    uint32_t end = world->broker.generation;
+    for (uint32_t done = 0; done < end;) {
+        struct broker_link *next = NULL;
+        for (size_t i = 0; i < BROKER_LINKS_MAX; i++) {
+            struct broker_link *at = &world->broker.links[i];
+            if (at->in_use && at->generation > done && (next == NULL || at->generation < next->generation)) {
+                next = at;
+            }
         }
+        if (next == NULL) {
+            return;
+        }
+        done = next->generation;
+        act(world, next);
     }
 }
 
@@ -519,7 +543,6 @@ void broker_begin(struct world *world)
     struct broker *broker = &world->broker;
     for (size_t i = 0; i < BROKER_LINKS_MAX; i++) {
         broker->links[i].in_use = false;
-        broker->links[i].generation = (uint32_t)i;
     }
     memset(broker, 0, offsetof(struct broker, links));
     broker->entry_count = 0;
@@ -546,5 +569,8 @@ void broker_storm(struct world *world)
 void broker_calm(struct world *world)
 {
     world->broker.fault_number++;
+    if (world->plan.broker_fault_ns > 0 && sim_chance(world->sim, SIM_ALWAYS / 4)) {
+        each_link(world, maybe_cut_one); /* nobody is told, and all must come right all the same */
+    }
     end_fault(world, world->broker.fault_number);
 }

@@ -55,6 +55,12 @@ struct broker_down {
 
 enum broker_phase { BROKER_HEADER, BROKER_START_OK, BROKER_TUNE_OK, BROKER_OPEN, BROKER_CONNECTED, BROKER_CLOSING };
 
+/* What the gateway had read of our bytes when it made something. */
+struct broker_knowledge {
+    uint64_t at_least;
+    uint64_t at_most;
+};
+
 struct broker_link {
     bool in_use;
     uint32_t link;
@@ -69,15 +75,14 @@ struct broker_link {
 
     uint8_t in[BROKER_FRAME_MAX];
     size_t in_bytes;
-    uint64_t in_known;    /* of the frame that begins `in` */
-    uint64_t piece_known; /* of the bytes that came last */
+    struct broker_knowledge in_known;    /* of the frame that begins `in` */
+    struct broker_knowledge piece_known; /* of the bytes that came last */
     uint8_t out[BROKER_OUT_BYTES];
     size_t out_bytes;
     uint64_t out_position; /* of all that was written, those in `out` too */
 
     /* The publish that is coming. */
     int content_part; /* 0: none, 1: header, 2: body */
-    uint64_t content_known;
     struct ledger_publish publish;
     uint8_t content_buffer[2048]; /* method and properties */
     size_t content_used;
@@ -106,7 +111,8 @@ struct broker {
     bool is_hanging; /* it is stopped: nothing is read, written or decided */
     bool is_silent;  /* connects get no answer */
     bool is_blocked;
-    bool is_stuck; /* nothing is confirmed */
+    bool is_stuck;         /* nothing is confirmed */
+    uint32_t generation;   /* of the last connection */
     uint64_t fault_number; /* so that the end of an older fault does nothing */
     bool has_queue[PLAN_QUEUES];
     bool has_gateway_queue;

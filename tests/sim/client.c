@@ -182,8 +182,8 @@ static bool resend(struct world *world, struct conn *conn)
 
 static void talk_nonsense(struct world *world, struct conn *conn)
 {
-    static const char *const texts[] = {"{\"type\":\"text\"}", "{\"type\":\"nobody\",\"content\":1}", "[1]", "{\"type\":",
-                                        "{\"type\":\"text\",\"content\":1,\"id\":\"\"}"};
+    static const char *const texts[] = {"{\"type\":\"text\"}", "{\"type\":\"nobody\",\"content\":1}", "[1]",
+                                        "{\"type\":", "{\"type\":\"text\",\"content\":1,\"id\":\"\"}"};
     const char *text = texts[sim_between(world->sim, 0, sizeof texts / sizeof texts[0] - 1)];
     conn->submissions[conn->submission_count++] = (struct submission){.index = LEDGER_NONE, .wants_error = true};
     conn_say(world, conn, TEXT, text, strlen(text));
@@ -336,8 +336,7 @@ static void tick_in_storm(void *context, uint64_t client)
         give_up_full(world, (uint32_t)client);
         act_in_storm(world, (uint32_t)client);
         sim_at(world->sim,
-               sim_now_ns(world->sim) +
-                   sim_magnitude(world->sim, world->plan.client_ns_min, world->plan.client_ns_max),
+               sim_now_ns(world->sim) + sim_magnitude(world->sim, world->plan.client_ns_min, world->plan.client_ns_max),
                tick_in_storm, world, client);
     }
 }
@@ -449,9 +448,9 @@ bool clients_are_served(struct world *world)
         const struct conn *conn = conn_of(world, i);
         uint32_t seq;
         if (!world->clients.each[i].has_left &&
-            (conn == NULL || conn->state != CONN_GREETED || conn->has_ended || world->clients.each[i].final_first == 0 ||
-             !world->clients.each[i].was_called || missing_on(world, conn, &seq) != LEDGER_STATUS_COUNT ||
-             missing_number(world, i) != 0)) {
+            (conn == NULL || conn->state != CONN_GREETED || conn->has_ended ||
+             world->clients.each[i].final_first == 0 || !world->clients.each[i].was_called ||
+             missing_on(world, conn, &seq) != LEDGER_STATUS_COUNT || missing_number(world, i) != 0)) {
             return false;
         }
     }

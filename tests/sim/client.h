@@ -56,12 +56,12 @@ struct conn {
 };
 
 struct one_client {
-    uint32_t conn;     /* the one it sends on; UINT32_MAX: none */
-    uint32_t twin;     /* a newcomer that is not greeted yet */
-    uint32_t resend;   /* the next number to be looked at for sending again */
+    uint32_t conn;   /* the one it sends on; UINT32_MAX: none */
+    uint32_t twin;   /* a newcomer that is not greeted yet */
+    uint32_t resend; /* the next number to be looked at for sending again */
     bool wants[LEDGER_STATUS_COUNT];
     bool is_settled[LEDGER_NUMBERS_MAX]; /* by number: known to be in its queue, or ended */
-    uint32_t final_first; /* the messages of the calm: number of the first; 0: not sent */
+    uint32_t final_first;                /* the messages of the calm: number of the first; 0: not sent */
     bool has_left;
     uint32_t called_number; /* the backend's message of the calm; 0: not sent */
     bool was_called;        /* it came */

@@ -171,8 +171,8 @@ static void on_receipt(struct world *world, struct conn *conn, struct span text)
         world_fail(world, "c%u is told %.*s and did not ask for it", (unsigned)conn->client, (int)name.bytes,
                    (const char *)name.data);
     }
-    uint32_t index = seq.bytes > 0 ? judge_own(world, conn, number_of(seq), id, status)
-                                   : ledger_find(world, conn->client, id);
+    uint32_t index =
+        seq.bytes > 0 ? judge_own(world, conn, number_of(seq), id, status) : ledger_find(world, conn->client, id);
     if (index == LEDGER_NONE) {
         world_fail(world, "c%u gets a receipt for what it never sent: %.*s", (unsigned)conn->client, (int)text.bytes,
                    (const char *)text.data);

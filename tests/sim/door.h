@@ -18,7 +18,7 @@ struct door_link {
     bool is_greeted;
     bool has_bye;
     uint32_t client;
-    uint32_t newlines; /* of the HTTP answer's end, seen in a row */
+    uint32_t newlines;             /* of the HTTP answer's end, seen in a row */
     uint8_t head[DOOR_HEAD_BYTES]; /* of the present frame */
     size_t head_bytes;
     uint64_t frame_left; /* bytes of the present frame that did not come */

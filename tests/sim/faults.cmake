@@ -38,8 +38,8 @@ sim_fault(the_folder_is_not_synced 3000 outbox/spool_recovery.c
   [[if (port->sync_directory(port->context, spool->options.directory) != PORT_OK]] [[if (false]])
 sim_fault(a_damaged_payload_is_believed 3000 outbox/spool_format.c
   [[if (crc32c(record->payload) != load_u32(head + PAYLOAD_CRC_OFFSET)) {]] [[if (false) {]])
-sim_fault(a_torn_tail_is_skipped_and_not_written_over 3000 outbox/spool_recovery.c
-  [[    segment->end_offset = walk.scan.tail_offset;]] [[    segment->end_offset = spool->options.segment_bytes;]])
+sim_fault(writing_begins_over_what_is_there 3000 outbox/spool_recovery.c
+  [[    segment->end_offset = walk.scan.tail_offset;]] [[    segment->end_offset = SPOOL_SEGMENT_HEADER_BYTES;]])
 sim_fault(the_wrong_record_is_released 3000 outbox/flow.c
   [[spool_release(flow->spool, (is_spooled ? front->spool_sequence : spool_read_sequence(flow->spool)) - 1);]]
   [[spool_release(flow->spool, is_spooled ? front->spool_sequence : spool_read_sequence(flow->spool) - 1);]])

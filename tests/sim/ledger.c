@@ -58,7 +58,8 @@ uint32_t ledger_create(struct world *world, uint32_t client)
 /* Text of every kind that JSON keeps byte for byte: escapes, other scripts, blanks. */
 static size_t write_pad(uint32_t index, uint32_t bytes, char *text)
 {
-    static const char *const pieces[] = {"a", "Z9", "\\n", "\xC3\xA9", "\\u20AC", " ", "{]", "\xF0\x9F\x98\x80", "\\\\"};
+    static const char *const pieces[] = {"a",   "Z9", "\\n", "\xC3\xA9", "\\u20AC", " ", "{]", "\xF0\x9F\x98\x80",
+                                         "\\\\"};
     size_t used = 0;
     uint32_t state = index * 2654435761U + 12345;
     while (used < bytes) {
@@ -192,8 +193,9 @@ static void check_behind_refused(struct world *world, uint32_t index, const stru
     const struct ledger_message *message = at(world, index);
     for (uint32_t i = 0; i < world->ledger.message_count && world->ledger.refused_count > 0; i++) {
         struct ledger_message *before = &world->ledger.messages[i];
-        if (before->is_refused && !before->is_dropped && before->client == message->client && before->queue == message->queue &&
-            before->number < message->number && before->refused_link == publish->link) {
+        if (before->is_refused && !before->is_dropped && before->client == message->client &&
+            before->queue == message->queue && before->number < message->number &&
+            before->refused_link == publish->link) {
             if (publish->known_bytes >= before->refused_position) {
                 world_fail(world, "message %u of c%u was published although message %u before it had come back",
                            (unsigned)message->number, message->client, (unsigned)before->number);
@@ -249,7 +251,7 @@ void ledger_enqueued(struct world *world, uint32_t index)
     sim_note(world->sim, "queue: has message", message->client, message->number);
     uint32_t *highest = &world->ledger.highest[message->client][message->queue];
     /* What was dropped and not marked as such on the disk comes again after a crash, and too late. */
-    if (message->number < *highest && *highest > message->excused_number && !message->is_dropped) {
+    if (message->number<*highest && * highest> message->excused_number && !message->is_dropped) {
         world_fail(world, "message %u of c%u comes to its queue behind message %u", (unsigned)message->number,
                    message->client, (unsigned)*highest);
     }

@@ -37,11 +37,11 @@ struct ledger_message {
     bool was_told[LEDGER_STATUS_COUNT];
     bool is_dropped;
     bool is_processed;
-    bool is_refused; /* by the broker, when it came last */
+    bool is_refused;            /* by the broker, when it came last */
     enum ledger_status verdict; /* the processor's */
     uint16_t submission_count;
     uint16_t enqueued_count;
-    uint32_t number; /* of its client's */
+    uint32_t number;         /* of its client's */
     uint32_t excused_number; /* those up to it may come before it */
     uint32_t pad_bytes;
     uint32_t refused_link;     /* the connection it was refused on, */
@@ -53,10 +53,10 @@ struct ledger {
     struct ledger_message messages[LEDGER_MESSAGES_MAX];
     uint32_t message_count;
     uint32_t numbers[PLAN_CLIENTS_MAX];
-    uint32_t highest[PLAN_CLIENTS_MAX][PLAN_QUEUES]; /* number that came to a queue */
-    uint16_t indexes[PLAN_CLIENTS_MAX][LEDGER_NUMBERS_MAX];          /* of messages, by number */
-    uint32_t promised_count; /* accepted and not in a queue */
-    uint32_t refused_count;  /* by the broker, and in no queue */
+    uint32_t highest[PLAN_CLIENTS_MAX][PLAN_QUEUES];        /* number that came to a queue */
+    uint16_t indexes[PLAN_CLIENTS_MAX][LEDGER_NUMBERS_MAX]; /* of messages, by number */
+    uint32_t promised_count;                                /* accepted and not in a queue */
+    uint32_t refused_count;                                 /* by the broker, and in no queue */
 };
 
 /* What came with a publish. */
@@ -94,8 +94,8 @@ void ledger_refused(struct world *world, uint32_t index, uint32_t link, uint64_t
 void ledger_taken(struct world *world, uint32_t index);
 /* It is in its queue for good. */
 void ledger_enqueued(struct world *world, uint32_t index);
-/* The power was cut, or a write had failed: of what was being written, later messages may be there and earlier ones not,
- * none of them accepted. When their client sends these again, they come behind those. */
+/* The power was cut, or a write had failed: of what was being written, later messages may be there and earlier ones
+ * not, none of them accepted. When their client sends these again, they come behind those. */
 void ledger_writes_were_torn(struct world *world);
 void ledger_processed(struct world *world, uint32_t index, enum ledger_status verdict);
 void ledger_told(struct world *world, uint32_t index, enum ledger_status status, struct span code);

@@ -21,7 +21,8 @@ static const char help[] =
     "  sim --twice COUNT          the same, each twice: the second run must be as the first\n"
     "  sim --seeds COUNT [--from N] [--jobs J]\n"
     "  sim --minutes M [--from N] [--jobs J]\n"
-    "                             many runs, from N on (without it from a seed of the day); stops at the first failure\n"
+    "                             many runs, from N on (without it from a seed of the day); stops at the first "
+    "failure\n"
     "  sim --find COUNT           runs seeds 1 to COUNT until one fails, which is what is wanted (planted faults)\n";
 
 enum { JOBS_MAX = 64, TRACE_LINES = 120, SEED_SECONDS_MAX = 300 };
@@ -217,8 +218,7 @@ static int run_many(struct board *board, size_t jobs, bool is_failure_wanted)
         done_count += board->jobs[i].done_count;
     }
     (void)printf("from seed %" PRIu64 ": ", first);
-    print_counts(done_count, &sum,
-                 (double)(end.tv_sec - start.tv_sec) + (double)(end.tv_nsec - start.tv_nsec) / 1e9);
+    print_counts(done_count, &sum, (double)(end.tv_sec - start.tv_sec) + (double)(end.tv_nsec - start.tv_nsec) / 1e9);
     if (failed == JOBS_MAX) {
         return is_failure_wanted ? 1 : 0;
     }
@@ -298,8 +298,7 @@ int main(int argument_count, char **arguments)
         (void)fputs(help, stderr);
         return 2;
     }
-    struct board *board =
-        mmap(NULL, sizeof *board, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    struct board *board = mmap(NULL, sizeof *board, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (board == MAP_FAILED) {
         (void)perror("sim");
         return 1;

@@ -93,7 +93,6 @@ static void draw_weather(struct plan *plan, struct sim *sim)
         .sync_fails_ppm = maybe(sim, 25, 100000),
         .read_fails_ppm = maybe(sim, 20, 300000),
         .folder_fails_ppm = maybe(sim, 15, 30000),
-        .log_fails_ppm = plan->drops_oldest ? 0 : maybe(sim, 10, 100000),
         .job_ns_min = 10 * SIM_US,
         .job_ns_max = sim_magnitude(sim, 100 * SIM_US, 3 * SIM_S),
         .stall_ppm = maybe(sim, 20, 20000),
@@ -128,9 +127,7 @@ void plan_calm(struct plan *plan, struct sim *sim)
     plan->processor_ns_max = 100 * SIM_MS;
     plan->crash_ns = 0;
     plan->stop_ns = 0;
-    plan->weather = (struct sim_weather){.delay_ns_min = 10 * SIM_US,
-                                         .delay_ns_max = SIM_MS,
-                                         .job_ns_min = 10 * SIM_US,
-                                         .job_ns_max = SIM_MS};
+    plan->weather = (struct sim_weather){
+        .delay_ns_min = 10 * SIM_US, .delay_ns_max = SIM_MS, .job_ns_min = 10 * SIM_US, .job_ns_max = SIM_MS};
     *sim_weather(sim) = plan->weather;
 }

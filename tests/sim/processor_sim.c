@@ -82,8 +82,8 @@ static void call(void *context, uint64_t argument)
     (void)argument;
     if (world_is_stormy(world)) {
         (void)processor_sim_call(world, (uint32_t)sim_between(world->sim, 0, world->plan.client_count - 1));
-        sim_at(world->sim, sim_now_ns(world->sim) + sim_magnitude(world->sim, SIM_MS, 2 * world->plan.backend_ns),
-               call, world, 0);
+        sim_at(world->sim, sim_now_ns(world->sim) + sim_magnitude(world->sim, SIM_MS, 2 * world->plan.backend_ns), call,
+               world, 0);
     }
 }
 

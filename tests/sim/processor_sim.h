@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The simulated processor, and a backend: what is in the queues is stored or refused, and the gateway told; now and then
- * some of it is told twice, as after a crash of a processor. */
+/* The simulated processor, and a backend: what is in the queues is stored or refused, and the gateway told; now and
+ * then some of it is told twice, as after a crash of a processor. */
 #ifndef POSTERN_TESTS_SIM_PROCESSOR_SIM_H
 #define POSTERN_TESTS_SIM_PROCESSOR_SIM_H
 

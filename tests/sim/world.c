@@ -70,8 +70,7 @@ static void on_death_due(void *context, uint64_t number)
 static void plan_death(struct world *world)
 {
     if (world->plan.crash_ns > 0) {
-        sim_at(world->sim,
-               sim_now_ns(world->sim) + sim_magnitude(world->sim, 10 * SIM_MS, 3 * world->plan.crash_ns),
+        sim_at(world->sim, sim_now_ns(world->sim) + sim_magnitude(world->sim, 10 * SIM_MS, 3 * world->plan.crash_ns),
                on_death_due, world, ++world->death_number);
     }
 }
@@ -82,8 +81,8 @@ static void on_stop_due(void *context, uint64_t argument)
     (void)argument;
     if (world_is_stormy(world)) {
         note(world, "machine: SIGTERM");
-        sim_signal(world->sim, sim_chance(world->sim, SIM_ALWAYS / 4) ? PORT_SIGNAL_STOP | PORT_SIGNAL_REOPEN
-                                                                     : PORT_SIGNAL_STOP);
+        sim_signal(world->sim,
+                   sim_chance(world->sim, SIM_ALWAYS / 4) ? PORT_SIGNAL_STOP | PORT_SIGNAL_REOPEN : PORT_SIGNAL_STOP);
         sim_at(world->sim, sim_now_ns(world->sim) + sim_magnitude(world->sim, SIM_S, 2 * world->plan.stop_ns),
                on_stop_due, world, 0);
     }
@@ -299,8 +298,8 @@ static void on_log(void *context, const uint8_t *lines, size_t bytes)
             end++;
         }
         if (world->trace != NULL) {
-            (void)fprintf(world->trace, "%14.6f  log: %.*s\n", (double)sim_now_ns(world->sim) / 1e9,
-                          (int)(end - start), (const char *)lines + start);
+            (void)fprintf(world->trace, "%14.6f  log: %.*s\n", (double)sim_now_ns(world->sim) / 1e9, (int)(end - start),
+                          (const char *)lines + start);
         }
         read_log(world, span_of(lines + start, end - start));
         start = end + 1;
@@ -485,8 +484,8 @@ static void begin(struct world *world, uint64_t seed)
     processor_sim_begin(world);
     plan_death(world);
     if (world->plan.stop_ns > 0) {
-        sim_at(world->sim, sim_now_ns(world->sim) + sim_magnitude(world->sim, SIM_S, world->plan.stop_ns),
-               on_stop_due, world, 0);
+        sim_at(world->sim, sim_now_ns(world->sim) + sim_magnitude(world->sim, SIM_S, world->plan.stop_ns), on_stop_due,
+               world, 0);
     }
     sim_at(world->sim, sim_now_ns(world->sim) + sim_between(world->sim, SIM_S, world->plan.storm_ns), on_wall_due,
            world, 0);

@@ -2,9 +2,9 @@
 /* One simulated run: the real gateway over port/sim, a broker, a processor and clients around it, a plan of what goes
  * wrong, and a ledger that knows what must be true. All of it follows from the seed.
  *
- * A run has three parts. First everything happens that the plan allows: faults, crashes, restarts. Then all faults stop,
- * and within a bounded virtual time everything that was promised must have come true and every client be served. Last
- * the clients leave, the pools must be empty, and SIGTERM must end the gateway in good order. */
+ * A run has three parts. First everything happens that the plan allows: faults, crashes, restarts. Then all faults
+ * stop, and within a bounded virtual time everything that was promised must have come true and every client be served.
+ * Last the clients leave, the pools must be empty, and SIGTERM must end the gateway in good order. */
 #ifndef POSTERN_TESTS_SIM_WORLD_H
 #define POSTERN_TESTS_SIM_WORLD_H
 

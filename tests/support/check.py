@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
 """`./dev test`: builds everything, runs everything, and counts.
 
-Three lanes run side by side, because much of the integration and end-to-end tests is waiting while the rest is
-compiling. Each step prints one line when it is done; the output of a failed one is printed in full. The very last line
-is the count.
+A few steps run side by side. Each prints one line when it is done; the output of a failed one is printed in full. The
+very last line is the count.
 """
 
 import os
@@ -138,6 +137,25 @@ def pytest(build_name, *arguments, poller="auto"):
     return (count, output) if count.failed else count
 
 
+def simulate(build_name, *arguments):
+    """Runs of the simulator; the line with what they were made of is worth seeing when they are good, too."""
+    code, output = run([f"build/{build_name}/tests/sim/sim", *arguments])
+    print(f"  {output.splitlines()[-1] if output and code == 0 else ''}", flush=True)
+    return Count(passed=1) if code == 0 else (Count(failed=1), output)
+
+
+def planted_faults():
+    """Each planted fault in a simulator of its own: it has to show within so many seeds."""
+    build("faults")
+    return ctest("faults", "-L", "sim_faults")
+
+
+def simulator_hash(build_name):
+    """The hash over a few fixed seeds, on whatever machine the build is for."""
+    output = must(["ctest", "--test-dir", f"build/{build_name}", "--verbose", "-R", "^sim_some_seeds$"])
+    return re.search(r"hash of .*", output).group()
+
+
 def clang_tidy():
     code, output = run(["run-clang-tidy", "-quiet", "-p", "build/clang", "-j", JOBS, f"{ROOT}/(src|port|processor)/",
                         f"{ROOT}/tests/"])
@@ -153,54 +171,75 @@ def cross(architecture, debian):
     """A cross build and its unit tests under qemu-user; those named host_ start programs, which qemu-user cannot."""
     must(["toolchains/sysroot.sh", debian, f"build/sysroot/{debian}"])
     build(architecture)
+    here, there = simulator_hash("release"), simulator_hash(architecture)
+    if here != there:
+        raise StepFailed(f"the simulator's runs depend on the machine: {here} here, {there} on {architecture}")
     return ctest(architecture, "-E", "^host_")
 
 
-BUILD_DEBUG = "build debug (gcc, sanitizers)"
+DEBUG, RELEASE, CLANG = "build debug (gcc, sanitizers)", "build release (gcc)", "build clang (sanitizers)"
 
-# Steps of a lane run one after another; the lanes side by side. A lane may wait for one step of another lane.
-LANES = [
-    (None, [
-        (BUILD_DEBUG, lambda: build("debug")),
-        ("unit tests, debug", lambda: ctest("debug")),
-        ("conformance, debug", lambda: pytest("debug", "tests/conformance")),
-        ("end to end, debug", lambda: pytest("debug", "tests/e2e")),
-    ]),
-    (BUILD_DEBUG, [
-        ("integration, debug", lambda: pytest("debug", "tests/integration")),
-        ("chaos, short, debug", lambda: pytest("debug", "tests/chaos")),
-        ("containers", lambda: pytest("release", "tests/compose")),
-    ]),
-    (None, [
-        ("build clang (sanitizers)", lambda: build("clang")),
-        ("unit tests, clang", lambda: ctest("clang")),
-        ("build release (gcc)", lambda: build("release")),
-        ("unit tests, release", lambda: ctest("release")),
-        ("conformance, release", lambda: pytest("release", "tests/conformance")),
-        ("style and documents", lambda: pytest("release", "tests/tidy")),
-        ("clang-tidy", clang_tidy),
-        ("aarch64: build, unit tests in qemu", lambda: cross("aarch64", "arm64")),
-        ("armhf: build, unit tests in qemu", lambda: cross("armhf", "armhf")),
-        ("load, release", lambda: pytest("release", "tests/load")),
-        ("short end to end, release", lambda: pytest("release", "-m", "short", "tests/e2e")),
-        ("integration, release, on poll()", lambda: pytest("release", "tests/integration", poller="poll")),
-    ]),
+# Each step with the builds it needs. As many run side by side as there are WORKERS, begun in this order, the long ones
+# first, so that none of them is left over at the end; much of them is waiting while the others are compiling.
+WORKERS = 3
+STEPS = [
+    (DEBUG, (), lambda: build("debug")),
+    (RELEASE, (), lambda: build("release")),
+    (CLANG, (), lambda: build("clang")),
+    ("integration, debug", (DEBUG,), lambda: pytest("debug", "tests/integration")),
+    ("end to end, debug", (DEBUG,), lambda: pytest("debug", "tests/e2e")),
+    ("unit tests, debug", (DEBUG,), lambda: ctest("debug")),
+    ("style and documents", (RELEASE,), lambda: pytest("release", "tests/tidy")),
+    ("clang-tidy", (CLANG,), clang_tidy),
+    ("integration, release, on poll()", (RELEASE,), lambda: pytest("release", "tests/integration", poller="poll")),
+    ("containers", (), lambda: pytest("release", "tests/compose")),
+    ("aarch64: build, unit tests in qemu", (RELEASE,), lambda: cross("aarch64", "arm64")),
+    ("armhf: build, unit tests in qemu", (RELEASE,), lambda: cross("armhf", "armhf")),
+    ("simulator: planted faults", (), planted_faults),
+    ("chaos, short, debug", (DEBUG,), lambda: pytest("debug", "tests/chaos")),
+    ("load, release", (RELEASE,), lambda: pytest("release", "tests/load")),
+    ("the documents' commands, release", (RELEASE,), lambda: pytest("release", "tests/documents")),
+    ("simulator, debug: fixed seeds", (DEBUG,), lambda: simulate("debug", "--seeds", "150", "--from", "1")),
+    ("simulator: fixed seeds", (RELEASE,), lambda: simulate("release", "--seeds", "1000", "--from", "1")),
+    ("simulator: fresh seeds, a minute", (RELEASE,), lambda: simulate("release", "--minutes", "1")),
+    ("short end to end, release", (RELEASE,), lambda: pytest("release", "-m", "short", "tests/e2e")),
+    ("unit tests, clang", (CLANG,), lambda: ctest("clang")),
+    ("unit tests, release", (RELEASE,), lambda: ctest("release")),
+    ("conformance, debug", (DEBUG,), lambda: pytest("debug", "tests/conformance")),
+    ("conformance, release", (RELEASE,), lambda: pytest("release", "tests/conformance")),
 ]
 
 
 class Report:
     def __init__(self):
         self.total = Count()
-        self.lock = threading.Lock()
-        self.built = {BUILD_DEBUG: threading.Event()}
+        self.left = list(STEPS)
+        self.done = set()
         self.broken = set()
+        self.changed = threading.Condition()  # guards all of the above, and the output
 
     @staticmethod
     def line(name, said, start):
         print(f"  {name:<38} {said:<36} {time.monotonic() - start:7.1f} s", flush=True)
 
+    def take(self):
+        """The next step whose builds are there; None when there is none left."""
+        with self.changed:
+            while self.left:
+                for step in self.left:
+                    if self.broken.intersection(step[1]):
+                        print(f"  {step[0]:<38} NOT RUN: the build failed", flush=True)
+                        self.left.remove(step)
+                        break
+                    if self.done.issuperset(step[1]):
+                        self.left.remove(step)
+                        return step
+                else:
+                    self.changed.wait()
+            return None
+
     def run_step(self, name, do):
-        """Runs, counts and prints one step; False when it broke down without a count."""
+        """Runs, counts and prints one step."""
         start = time.monotonic()
         broken = False
         try:
@@ -208,7 +247,7 @@ class Report:
             count, output = result if isinstance(result, tuple) else (result, None)
         except StepFailed as failure:
             count, output, broken = Count(failed=1), str(failure), True
-        with self.lock:
+        with self.changed:
             self.total.add(count)
             tests = count.passed + count.failed + count.skipped
             self.line(name, str(count) if tests else "clean", start)
@@ -216,35 +255,23 @@ class Report:
                 print(f"\n{output}\n", flush=True)
             for reason in count.skip_reasons:
                 print(f"  SKIPPED {reason}", flush=True)
-        return not broken
+            (self.broken if broken else self.done).add(name)
+            self.changed.notify_all()
 
-    def run_lane(self, after, steps):
-        """A build that fails ends its lane and those that wait for it, for what follows needs it."""
-        if after:
-            self.built[after].wait()
-        failed = after in self.broken
-        for name, do in steps:
-            if failed:
-                with self.lock:
-                    print(f"  {name:<38} NOT RUN: the build failed", flush=True)
-                continue
-            well = self.run_step(name, do)
-            if not well and name.startswith("build"):
-                failed = True
-                self.broken.add(name)
-            if name in self.built:
-                self.built[name].set()
+    def work(self):
+        while step := self.take():
+            self.run_step(step[0], step[2])
 
 
 def main():
     report = Report()
     start = time.monotonic()
-    lanes = [threading.Thread(target=report.run_lane, args=lane, daemon=True) for lane in LANES]
+    workers = [threading.Thread(target=report.work, daemon=True) for _ in range(WORKERS)]
     try:
-        for lane in lanes:
-            lane.start()
-        for lane in lanes:
-            lane.join()
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
     except KeyboardInterrupt:
         print("interrupted", flush=True)
         os._exit(130)

@@ -40,7 +40,8 @@ class System:
         self.broker.wait_ready()
         settings = {"RABBITMQ_URL": self.broker.url(), "DATABASE_URL": self.database.url()}
         self.processor = Processor("release", self.folder / "processor", **settings)
-        self.gateway = Gateway("release", self.folder / "gateway", free_port(8000), GATEWAY_ID="gw-1", **settings)
+        self.gateway = Gateway("release", self.folder / "gateway", free_port(8000), GATEWAY_ID="gw-1",
+                               ADMIN_PORT=free_port(8081), AMQP_HEARTBEAT=1, **settings)
         for program in (self.processor, self.gateway):
             program.start()
             self.ends.append(program.end)
@@ -93,7 +94,31 @@ def rabbitmq(browser, system, path):
     browser.picture(path)
 
 
-PICTURES = {"locust.png": (locust, 450), "rabbitmq.png": (rabbitmq, 760)}  # and how high it is
+def live_page(browser, system, path):
+    """After a short outage, with messages of its own client that went through it and came after it."""
+    browser.open(system.gateway.admin_url("/"))
+    browser.find("#connect-button").click()
+    browser.wait("document.getElementById('said').textContent.startsWith('connected')")
+    time.sleep(40)
+    system.broker.stop()
+    browser.until(lambda: browser.text("#state-word") == "Degraded", "the outage")
+    browser.find("#send-button").click()
+    browser.wait("document.querySelector('#messages li .chip.good')")
+    time.sleep(3)
+    system.broker.cont()
+    browser.until(lambda: browser.text("#state-word") == "Ready", "its end")
+    browser.wait("document.querySelectorAll('#messages .chip.good').length === 3")
+    for content in ("door open", '["a", 1, null]', '{"temperature": 21.7}'):
+        time.sleep(6)
+        browser.run("document.getElementById('content').value = arguments[0]", content)
+        browser.find("#send-button").click()
+    browser.wait("document.querySelectorAll('#messages .chip.good').length === 9")
+    time.sleep(20)
+    browser.picture(path)
+
+
+# Each with its height.
+PICTURES = {"locust.png": (locust, 450), "rabbitmq.png": (rabbitmq, 760), "live-page.png": (live_page, 1180)}
 WIDTH = 1280
 
 

@@ -113,11 +113,11 @@ static void test_refusal_before_the_upgrade(void **state)
     static const char request[] = "GET /refused HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                                   "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
     client_send(&net, client, request, sizeof request - 1);
-    static const char answer[] = "HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Type: text/plain\r\n"
+    static const char answer[] = "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Type: text/plain\r\n"
                                  "Content-Length: 9\r\n\r\nNot you.\n";
     client_expect(&net, client, answer, sizeof answer - 1);
     client_expect_end(&net, client);
-    assert_string_equal(net_events(&net), "request 0 /refused\nrefused 403\n");
+    assert_string_equal(net_events(&net), "request 0 /refused\nrefused 503\n");
     assert_int_equal(net.server.counters.refused[SERVER_REFUSED_BY_OWNER], 1);
     client_close(client);
     net_close(&net);

@@ -34,7 +34,7 @@ static uint16_t on_request(void *context, struct connection_handle connection, c
     note(net, "request %u %.*s\n", connection.index, (int)request->path.bytes, (const char *)request->path.data);
     if (span_is(request->path, "/refused")) {
         *reason = span_text("Not you.");
-        return 403;
+        return 503;
     }
     return 101;
 }

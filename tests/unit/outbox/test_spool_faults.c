@@ -298,6 +298,34 @@ static void power_goes_after_every_operation(void **state)
     assert_true(count > 400);
 }
 
+/* A write failed, its header never reached the disk and some of its records did; the same messages were written again
+ * into the next segment. What is left of the first is no reason to lose any of them. */
+static void what_a_failed_write_left(void **state)
+{
+    struct spool_rig *rig = *state;
+    static uint8_t bytes[SEGMENT_BYTES];
+    uint64_t message;
+    uint64_t sequence;
+    faulty_fail(&rig->faulty, FAULTY_SYNC, 0, 1, EIO_TEXT);
+    spool_rig_append_many(rig, 30);
+    spool_rig_settle(rig);
+    pass(rig, SPOOL_RETRY_MS_MIN);
+    assert_int_equal(rig->synced_count, 30);
+    spool_rig_kill(rig);
+    assert_int_equal(spool_rig_load(rig, 1, bytes, sizeof bytes), sizeof bytes);
+    memset(bytes, 0, SPOOL_SEGMENT_HEADER_BYTES + 40); /* the header, and the first record's */
+    memset(bytes + 600, 0, 100);
+    spool_rig_save(rig, 0, bytes, sizeof bytes);
+    assert_true(spool_rig_start(rig));
+    assert_int_equal(spool_rig_log_count(rig, "event=spool_header_damaged segment=0"), 1);
+    for (uint64_t expected = 0; expected < 30; expected++) {
+        assert_true(spool_rig_read(rig, &message, &sequence));
+        assert_int_equal(message, expected);
+    }
+    assert_false(spool_rig_read(rig, &message, &sequence));
+    assert_int_equal(spool_counters(rig->spool)->lost_count, 0);
+}
+
 /* Anything, in any order, with everything failing now and then; power cuts and kills between. */
 static void a_long_and_unlucky_life(void **state)
 {
@@ -354,6 +382,7 @@ int main(void)
         with_rig(messages_are_taken_while_writes_fail),
         with_rig(a_segment_that_cannot_be_opened),
         with_rig(a_mark_that_cannot_be_written),
+        with_rig(what_a_failed_write_left),
         cmocka_unit_test(power_goes_after_every_operation),
         with_rig(a_long_and_unlucky_life),
     };

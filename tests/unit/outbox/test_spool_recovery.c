@@ -264,35 +264,6 @@ static void damaged_segment_headers(void **state)
 }
 
 /* A page of zeros over a header looks like a segment that was never used; its other pages tell. */
-/* A write failed, its header never reached the disk and some of its records did; the same messages were written again
- * into the next segment. What is left of the first is no reason to lose any of them. */
-static void what_a_failed_write_left(void **state)
-{
-    struct spool_rig *rig = *state;
-    static uint8_t bytes[SEGMENT_BYTES];
-    uint64_t missing;
-    faulty_fail(&rig->faulty, FAULTY_SYNC, 0, 1, "Input/output error");
-    spool_rig_append_many(rig, 30);
-    spool_rig_settle(rig);
-    rig->now_ms += SPOOL_RETRY_MS_MIN;
-    spool_rig_settle(rig);
-    assert_int_equal(rig->synced_count, 30);
-    spool_rig_kill(rig);
-    struct record records[RECORDS_MAX];
-    size_t again_bytes = spool_rig_load(rig, 1, bytes, sizeof bytes);
-    size_t count = find_records(bytes, records);
-    assert_true(count > 8);
-    memset(bytes, 0, SPOOL_SEGMENT_HEADER_BYTES);
-    memset(bytes + records[0].offset, 0, records[0].bytes);
-    memset(bytes + records[4].offset, 0, records[4].bytes);
-    spool_rig_save(rig, 0, bytes, again_bytes);
-    assert_true(spool_rig_start(rig));
-    assert_int_equal(spool_rig_log_count(rig, "event=spool_header_damaged segment=0"), 1);
-    assert_int_equal(read_all(rig, &missing), 30);
-    assert_int_equal(spool_counters(rig->spool)->lost_count, 0);
-    assert_well(rig);
-}
-
 static void a_zeroed_header_page(void **state)
 {
     struct spool_rig *rig = *state;
@@ -324,7 +295,6 @@ int main(void)
         with_rig(flipped_bit_in_a_record_header_and_holes),
         with_rig(any_flipped_bit),
         with_rig(damaged_segment_headers),
-        with_rig(what_a_failed_write_left),
         with_rig(a_zeroed_header_page),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

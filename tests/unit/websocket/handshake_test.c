@@ -257,7 +257,7 @@ static void test_accept(void **state)
 static void test_refusals(void **state)
 {
     (void)state;
-    static const uint16_t statuses[] = {400, 401, 403, 404, 408, 426, 429, 431, 500, 503, 599};
+    static const uint16_t statuses[] = {400, 408, 426, 431, 503, 599};
     char long_reason[500];
     memset(long_reason, 'r', sizeof long_reason);
     for (size_t index = 0; index < sizeof statuses / sizeof statuses[0]; index++) {
