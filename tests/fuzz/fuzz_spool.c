@@ -34,7 +34,7 @@ enum {
     SEGMENTS_FEW = 4,
     STAGE_BYTES = 2048,
     MESSAGES_MAX = 512,
-    APPENDED_BYTES = 21
+    APPENDED_BYTES = 100
 };
 
 /* ---- drawing ---- */
@@ -620,7 +620,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     check_read(before, &start);
     check_complete(before, &start);
     bool is_removed = check_unchanged(before);
-    bool is_known = is_plausible(before, &start);
+    bool is_known = !is_removed && is_plausible(before, &start);
     close_spool(&start);
 
     if (!open_spool(&start, options)) {
