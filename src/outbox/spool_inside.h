@@ -176,6 +176,11 @@ void spool_stage_pop(struct spool_stage *stage);
 void spool_write_turn(struct spool *spool, uint64_t now_ms);
 void spool_write_done(struct spool *spool, uint64_t now_ms);
 
+/* spool_secure.c */
+/* Sees to it that what recovery found is on the disk; a segment where that fails is read, and not written on. Blocks.
+ */
+void spool_secure_segments(struct spool *spool);
+
 /* spool_read.c */
 /* Returns when it wants to be called again at the latest. */
 uint64_t spool_read_turn(struct spool *spool, uint64_t now_ms);
