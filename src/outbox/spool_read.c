@@ -2,8 +2,8 @@
 /* Method: the reader walks one segment after another in a buffer that the worker fills, up to where the segment was
  * synced. Where it reaches what is still in the stage it reads there, so that it catches up with the appends without
  * waiting for the disk. A read that fails is tried again for a while, with the file opened anew, because a disk that
- * stumbles must cost no message; what then cannot be read is passed over, and so is all the rest of a disk that is dead,
- * so that it does not stand in the way for ever. What is not found between two sequences is lost, and said. */
+ * stumbles must cost no message; what then cannot be read is passed over, and so is all the rest of a disk that is
+ * dead, so that it does not stand in the way for ever. What is not found between two sequences is lost, and said. */
 #include "check.h"
 #include "log.h"
 #include "number.h"
