@@ -508,6 +508,7 @@ bool world_run(struct world *world, uint64_t seed, FILE *trace)
         world->is_gateway_up = false;
         world->counts.power_cuts += death == SIM_POWER_CUT;
         sim_end_machine(world->sim, death);
+        clients_bury_hung(world);
         if (death == SIM_POWER_CUT || world->plan.weather.write_fails_ppm + world->plan.weather.sync_fails_ppm > 0) {
             ledger_writes_were_torn(world);
         }
