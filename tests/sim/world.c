@@ -476,7 +476,7 @@ static void begin(struct world *world, uint64_t seed)
     plan_draw(&world->plan, world->sim, &world->settings);
     *sim_weather(world->sim) = world->plan.weather;
     sim_give_memory(world->sim, world->memory, world->memory_bytes);
-    ledger_begin(&world->ledger);
+    ledger_begin(world);
     door_begin(&world->door);
     broker_begin(world);
     broker_storm(world);
