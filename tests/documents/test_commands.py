@@ -16,7 +16,7 @@ PROGRAMS = "build/release/src/gateway:build/release/processor"
 SHORTER = {
     "./dev load --headless --users 100 --rate 5": "./dev load --headless --users 100 --rate 5 --run-time 5s",
     "./dev bench": "./dev bench --quick --only echo",
-    "./dev bench --quick": "./dev bench --only echo --quick",
+    "./dev bench --quick": "./dev bench --help",
     "./dev bench --only closed": "./dev bench --quick --only closed",
     "./dev cross x86_64": "toolchains/sysroot.sh amd64 build/sysroot/amd64 && cmake --preset x86_64 && "
                           "cmake --build --preset x86_64 --target postern-gateway",
