@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from clients import Client
 from commands import ROOT, commands
-from process import Process, wait_until
+from process import Process, free_port, wait_until
 
 PROGRAMS = "build/release/src/gateway:build/release/processor"
 
@@ -50,9 +50,11 @@ HERE = list(dict.fromkeys(each.text for each in EVERYTHING if each.where == "her
 
 
 def what_is_run(command, dev_run):
-    """The command, or what stands for it, with the ports that ./dev run found free."""
+    """The command, or what stands for it, with ports that are free."""
     if "-m pytest" in command:
         return f"{command} --collect-only -q"  # what they would run is a part of all tests
+    if command == "./dev load":
+        return f"{command} --web-port {free_port(8089)}"
     command = SHORTER.get(command, command)
     for printed, real in (("--port 8000", f"--port {dev_run.port}"), ("--run try-1", f"--run try-{os.urandom(3).hex()}"),
                           ("127.0.0.1:8081", f"127.0.0.1:{dev_run.gateway_pages_port}"),
