@@ -16,13 +16,13 @@
 
 enum {
     POSIX_ERROR_TEXT_BYTES = 256,
-    POSIX_BLOCKS_MAX = 64,             /* what `memory` gave, so that close can give it back */
-    POSIX_NAMES_STACK_BYTES = 262144,  /* the resolver of a C library takes up to 70 KiB of it */
-    POSIX_STORAGE_STACK_BYTES = 65536, /* system calls, and what a thread keeps there itself */
-    POSIX_MAIN_STACK_BYTES = 262144,   /* touched at start; 94 KiB were ever used (start and all) */
-    POSIX_SIGNALS = 4,                 /* the ones handled */
-    POSIX_OTHER_HANDLES_MAX = 1024,    /* open but not watched: files, listeners set aside, what was inherited */
-    POSIX_HANDLES_OWN = 8              /* standard input, output and error, and the port's own */
+    POSIX_BLOCKS_MAX = 64,              /* what `memory` gave, so that close can give it back */
+    POSIX_NAMES_STACK_BYTES = 262144,   /* the resolver of a C library takes up to 70 KiB of it */
+    POSIX_STORAGE_STACK_BYTES = 131072, /* the least that a thread may have on 64-bit ARM; it makes system calls */
+    POSIX_MAIN_STACK_BYTES = 262144,    /* touched at start; 94 KiB were ever used (start and all) */
+    POSIX_SIGNALS = 4,                  /* the ones handled */
+    POSIX_OTHER_HANDLES_MAX = 1024,     /* open but not watched: files, listeners set aside, what was inherited */
+    POSIX_HANDLES_OWN = 8               /* standard input, output and error, and the port's own */
 };
 
 /* A ring with one writer and one reader, on different threads. */

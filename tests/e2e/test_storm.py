@@ -144,7 +144,7 @@ def test_metrics_are_answered_while_ten_thousand_connect(pipeline):
     done.set()
     looker.join()
     during = {seen["postern_connections"] for seen in looks}
-    assert len(during) > 5 and max(during) > 0, sorted(during)
+    assert any(0 < connected < count for connected in during), sorted(during)
     assert Metrics(gateway)["postern_connections"] == count
     for connection in connections:
         connection.close()
