@@ -134,20 +134,20 @@ bool sim_chance(struct sim *sim, uint32_t ppm);
 /* Connects to the program; SIM_OPENED or SIM_REFUSED follows. UINT32_MAX: no link is left. */
 uint32_t sim_connect(struct sim *sim);
 /* Takes what there is room for; SIM_WRITABLE follows when it was not all. */
-size_t sim_send(struct sim *sim, uint32_t link, const void *data, size_t bytes);
+size_t sim_send(struct sim *sim, uint32_t index, const void *data, size_t bytes);
 /* Gives at most what one send of the program brought; 0: nothing is there. */
-size_t sim_receive(struct sim *sim, uint32_t link, void *buffer, size_t bytes);
+size_t sim_receive(struct sim *sim, uint32_t index, void *buffer, size_t bytes);
 /* What the program had read of the far end's bytes when it made the next byte that sim_receive gives: at least up to
  * where it was when its last whole send before was through, and at most up to where it was when it sent the byte. */
-void sim_knowledge(const struct sim *sim, uint32_t link, uint64_t *at_least, uint64_t *at_most);
+void sim_knowledge(const struct sim *sim, uint32_t index, uint64_t *at_least, uint64_t *at_most);
 /* The program has bytes to send that did not fit, as far as can be seen from outside. */
-bool sim_near_is_stuffed(const struct sim *sim, uint32_t link);
+bool sim_near_is_stuffed(const struct sim *sim, uint32_t index);
 /* Ends our side in good order; all of it; or lets nothing through any more, with nobody told. After SIM_ENDED or
  * SIM_RESET too a link is to be closed, and is dead then. */
-void sim_finish(struct sim *sim, uint32_t link);
-void sim_close(struct sim *sim, uint32_t link);
-void sim_reset(struct sim *sim, uint32_t link);
-void sim_cut(struct sim *sim, uint32_t link);
+void sim_finish(struct sim *sim, uint32_t index);
+void sim_close(struct sim *sim, uint32_t index);
+void sim_reset(struct sim *sim, uint32_t index);
+void sim_cut(struct sim *sim, uint32_t index);
 
 /* ---- the disk ---- */
 

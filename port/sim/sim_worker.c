@@ -22,6 +22,16 @@ static uint64_t later(struct sim *sim)
     return sim->now_ns + sim_magnitude(sim, sim->weather.job_ns_min, sim->weather.job_ns_max);
 }
 
+static struct port_job *take_first(struct port_job **jobs, size_t *count)
+{
+    struct port_job *first = jobs[0];
+    --*count;
+    for (size_t i = 0; i < *count; i++) {
+        jobs[i] = jobs[i + 1];
+    }
+    return first;
+}
+
 static void work(void *context, uint64_t name);
 
 static void hand_back(void *context, uint64_t name)
@@ -31,9 +41,7 @@ static void hand_back(void *context, uint64_t name)
     if (lane == NULL) {
         return;
     }
-    sim->finished[sim->finished_count++] = lane->jobs[0];
-    lane->job_count--;
-    memmove(lane->jobs, lane->jobs + 1, lane->job_count * sizeof lane->jobs[0]);
+    sim->finished[sim->finished_count++] = take_first(lane->jobs, &lane->job_count);
     if (lane->job_count > 0) {
         sim_at(sim, later(sim), work, sim, name);
     }
@@ -80,10 +88,8 @@ static struct port_job *finished_job(void *context)
     if (sim->finished_count == 0) {
         return NULL;
     }
-    struct port_job *job = sim->finished[0];
+    struct port_job *job = take_first(sim->finished, &sim->finished_count);
     sim->lanes[job->lane].out_count--;
-    sim->finished_count--;
-    memmove(sim->finished, sim->finished + 1, sim->finished_count * sizeof sim->finished[0]);
     return job;
 }
 

@@ -148,6 +148,8 @@ static void write_spool(struct metrics *metrics, struct gateway *gateway)
                   spool->message_count);
     metrics_gauge(metrics, "postern_spool_unsynced_messages", "Messages that are on their way to the disk.",
                   spool->unsynced_count);
+    metrics_gauge(metrics, "postern_spool_draining", "1 while RabbitMQ takes the messages that are on the disk.",
+                  outbox_counters(gateway->outbox)->spool_state == OUTBOX_SPOOL_DRAINING ? 1 : 0);
     metrics_gauge(metrics, "postern_spool_used_bytes", "Bytes of the spool that hold messages not confirmed.",
                   spool->used_bytes);
     metrics_gauge(metrics, "postern_spool_max_bytes",

@@ -254,7 +254,8 @@ bool flow_is_roomy(const struct flow *flow)
     }
     bool is_possible =
         flow->route == FLOW_OVER_DISK || (flow->spool != NULL && flow->spilled_sequence == window->take_sequence);
-    return is_possible && spool_has_room(flow->spool, number_larger(flow->refused_bytes, flow->stage_bytes / 2));
+    return is_possible &&
+           spool_has_room(flow->spool, (size_t)number_larger(flow->refused_bytes, flow->stage_bytes / 2));
 }
 
 uint8_t *flow_reserve(struct flow *flow, size_t parcel_bytes)

@@ -171,6 +171,11 @@ void spool_stage_pop(struct spool_stage *stage);
 void spool_write_turn(struct spool *spool, uint64_t now_ms);
 void spool_write_done(struct spool *spool, uint64_t now_ms);
 
+/* spool_secure.c */
+/* Sees to it that what recovery found is on the disk; a segment where that fails is read, and not written on. Blocks.
+ */
+void spool_secure_segments(struct spool *spool);
+
 /* spool_read.c */
 void spool_read_done(struct spool *spool);
 /* Reads a piece of a segment. What lies behind a short file's end is zero; pages that cannot be read become zeros too,

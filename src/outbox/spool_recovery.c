@@ -553,6 +553,7 @@ static bool recover(struct recovery *recovery)
         return false;
     }
     remove_surplus(spool);
+    spool_secure_segments(spool);
     (void)snprintf(parent, sizeof parent, "%s/..", spool->options.directory);
     if (port->sync_directory(port->context, spool->options.directory) != PORT_OK ||
         port->sync_directory(port->context, parent) != PORT_OK) {

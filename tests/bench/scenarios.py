@@ -275,12 +275,13 @@ def drain(stage, gateway, quick):
 def spool(stage, quick):
     """The broker is stopped for a while: what is accepted, beside the disk alone; the drain, beside the direct way."""
     rounds = 2 if quick else 5
-    most, disk, written = [], [], []
+    most, disk, written, cpu = [], [], [], []
     for _ in range(rounds):
         gateway = stage.gateway(SPOOL_MAX_BYTES="1G", OUTBOX_BYTES="16M")
         answer, how = outage(stage, gateway, window=100, warmup=3, seconds=1.5)
         written.append(how)
         most.append(answer)
+        cpu.append(stage.cpu_us(answer, gateway, "accepted"))
         disk.append(stage.disk(gateway.folder / "disk", seconds=1.5, **how))
         gateway.kill9()
         stage.end(gateway)
@@ -311,6 +312,7 @@ def spool(stage, quick):
                note=f"{median([one['record_bytes'] for one in written]):.0f} bytes each on the disk; such a write and "
                     f"sync of the disk alone {median([one['latency_us']['p50'] for one in disk]) / 1000:.1f} ms"),
         Figure("  p50 of accepted", latency(most, "p50"), "ms", note=f"p99 {latency(most, 'p99'):.1f} ms"),
+        Figure("  gateway CPU a message", median(cpu), "us", note=spread(cpu)),
         Figure("100 at 20,000 msg/s, broker away: p50 of accepted", latency(steady, "p50"), "ms",
                note=f"p99 {latency(steady, 'p99'):.1f} ms"),
         Figure("the drain when it is back", median(drains), "msg/s", median(direct), "direct, 100 x 16",

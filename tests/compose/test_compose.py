@@ -120,8 +120,8 @@ def test_a_wrong_setting_is_one_line(project):
     project.make_env(RABBITMQ_DEFAULT_PASS=SECRET, POSTGRES_PASSWORD=SECRET, PROCESSOR_BATCH="many")
     done = project.compose("run", "--rm", "--no-deps", "prepare", check=False)
     assert done.returncode == 2
-    assert lines(done.stdout)[-1] == (f"postern-processor: .env:{project.line_of('PROCESSOR_BATCH')}: "
-                                      "PROCESSOR_BATCH=many is not a whole number: 1 to 10000 messages")
+    assert (f"postern-processor: .env:{project.line_of('PROCESSOR_BATCH')}: PROCESSOR_BATCH=many is not a whole number: "
+            "1 to 10000 messages") in lines(done.stdout)
 
 
 def test_up(project):
@@ -280,7 +280,8 @@ def test_a_database_of_others_is_one_line_and_ends_the_start(project):
     project.sql("DELETE FROM alembic_version")
     done = project.compose("run", "--rm", "--no-deps", "migrate", check=False)
     assert done.returncode == 1
-    assert "these migrations have not made it: rename it, or give DATABASE_URL" in lines(done.stdout)[-1], done.stdout
+    assert "these migrations have not made it: rename it, or give DATABASE_URL" in done.stdout
+    assert "Traceback" not in done.stdout
     project.sql("INSERT INTO alembic_version VALUES ('0001')")
 
 

@@ -16,7 +16,7 @@ PROGRAMS = "build/release/src/gateway:build/release/processor"
 SHORTER = {
     "./dev load --headless --users 100 --rate 5": "./dev load --headless --users 100 --rate 5 --run-time 5s",
     "./dev bench": "./dev bench --quick --only echo",
-    "./dev bench --quick": "./dev bench --only echo --quick",
+    "./dev bench --quick": "./dev bench --help",
     "./dev bench --only closed": "./dev bench --quick --only closed",
     "./dev cross x86_64": "toolchains/sysroot.sh amd64 build/sysroot/amd64 && cmake --preset x86_64 && "
                           "cmake --build --preset x86_64 --target postern-gateway",
@@ -26,6 +26,13 @@ SHORTER = {
     "./dev fuzz --merge": "./dev fuzz --help",
     "FUZZ_LOG=1 build/debug/tests/fuzz/fuzz_spool build/fuzz/finds/spool/crash-…":
         "FUZZ_LOG=1 build/debug/tests/fuzz/fuzz_spool tests/fuzz/corpus/spool/seed-*",
+    "./dev sim --minutes 10": "./dev sim --seeds 20 --from 1",
+    "./dev sim --seeds 1000 --from 1": "./dev sim --seeds 20 --from 1",
+    "cmake --preset faults && cmake --build --preset faults": "cmake --preset faults",
+    "build/faults/tests/sim/sim_fault_a_wake_up_is_lost --find 3000":
+        "cmake --build --preset faults --target sim_fault_a_wake_up_is_lost && "
+        "build/faults/tests/sim/sim_fault_a_wake_up_is_lost --find 3000",
+    "ctest --test-dir build/faults -L sim_faults": "ctest --test-dir build/faults -N -L sim_faults",
     # tests/chaos has a run of it.
     "./dev chaos": "./dev chaos --help",
     "./dev chaos --minutes 60 --seed 7": "./dev chaos --help",

@@ -106,6 +106,13 @@ def test_a_client_that_does_not_read_is_closed_and_nobody_else_waits(gateway, ba
     slow.close()
 
 
+def chunks_used(gateway):
+    """How much of the memory for unread answers is lent now."""
+    before = len(gateway.log(event="memory_used"))
+    gateway.hang_up()
+    return int(wait_until(lambda: gateway.log(event="memory_used")[before:], 30, "memory_used")[0]["chunks_used"])
+
+
 def test_memory_lent_to_those_who_do_not_read_comes_back(pipeline):
     """Their queues together are more than there is: the one that holds the most pays, and nobody else."""
     gateway = pipeline.gateway(SEND_QUEUE_BYTES="4M", MAX_CONNECTIONS="10", HEARTBEAT_TIMEOUT="600")
@@ -118,12 +125,13 @@ def test_memory_lent_to_those_who_do_not_read_comes_back(pipeline):
         wait_until(lambda: publish(channel, name, b'{"n":1}'), 20, "the client's binding")
     body = json.dumps({"fill": "x" * 16000}).encode()
 
-    def memory_is_full():
-        for name in names + names[:1]:
-            for _ in range(10):
-                channel.basic_publish(EXCHANGE, f"client.{name}", body)
-        return gateway.log(event="send_memory_full")
-    full = wait_until(memory_is_full, 120, "the memory to be lent", 0.05)[0]
+    def fill(name):
+        for _ in range(10):
+            channel.basic_publish(EXCHANGE, f"client.{name}", body)
+        return True
+    # More than half for the first; the rest, and what is not there any more, for the second.
+    wait_until(lambda: fill("deaf-1") and chunks_used(gateway) > 2500, 120, "the first one's queue to be long", 0)
+    full = wait_until(lambda: fill("deaf-2") and gateway.log(event="send_memory_full"), 120, "no memory to be left", 0)[0]
     assert full["client"] == "deaf-1" and full["cause"] and full["remedy"], full
     assert gateway.wait_log(event="client_closed", client="deaf-1")["cause"] == "slow"
     bystander.wait_rounds(5)

@@ -25,6 +25,7 @@ BUILT = ROOT / "build/fuzz"
 PROGRAMS = BUILT / "tests/fuzz"
 INPUT_BYTES_MAX = 4096  # fuzz.h: FUZZ_INPUT_BYTES_MAX
 INPUT_TIMEOUT_S = 10
+MERGE_TIMEOUT_S = 600
 MEMORY_MB = 1024
 KEPT = ("seed-*", "find-*")  # written by hand, or found a fault: these stay in the tree
 
@@ -124,8 +125,11 @@ def merge(name):
         for path in [path for pattern in KEPT for path in seeds.glob(pattern)]:
             shutil.copy(path, merged)
         command = libfuzzer(name, "-merge=1", "-use_counters=0", merged, folder("corpus", name), seeds)
-        subprocess.run(list(map(str, command)), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                       stderr=subprocess.DEVNULL, check=True)
+        done = subprocess.run(list(map(str, command)), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, timeout=MERGE_TIMEOUT_S, check=False,
+                              env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"})  # the runs look for leaks
+        if done.returncode != 0:
+            sys.exit(f"{name} cannot be merged:\n{tail(done.stdout.decode('utf-8', 'replace'))}")
         for path in seeds.iterdir():
             path.unlink()
         for path in merged.iterdir():

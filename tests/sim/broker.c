@@ -229,7 +229,7 @@ static void beat(void *context, uint64_t name)
         return;
     }
     uint64_t now_ns = sim_now_ns(world->sim);
-    uint64_t beat_ns = (at->heartbeat_s > 0 ? at->heartbeat_s : 30) * SIM_S / 2;
+    uint64_t beat_ns = at->heartbeat_s * SIM_S / 2;
     bool is_unheard = world->broker.is_hanging || world->broker.is_blocked;
     if (!is_unheard && now_ns - at->received_ns > 5 * beat_ns) {
         broker_end_link(world, at, true);
@@ -241,6 +241,11 @@ static void beat(void *context, uint64_t name)
         broker_flush(world, at);
     }
     sim_at(world->sim, now_ns + beat_ns, beat, world, name);
+}
+
+void broker_beat(struct world *world, struct broker_link *at)
+{
+    beat(world, name_of(&world->broker, at));
 }
 
 enum sim_welcome broker_on_connect(struct world *world, uint32_t link)
@@ -268,7 +273,6 @@ enum sim_welcome broker_on_connect(struct world *world, uint32_t link)
             at->generation = generation;
             at->received_ns = sim_now_ns(world->sim);
             at->sent_ns = at->received_ns;
-            sim_at(world->sim, at->received_ns + 15 * SIM_S, beat, world, name_of(broker, at));
             return SIM_TAKE;
         }
     }

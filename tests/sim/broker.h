@@ -152,6 +152,8 @@ void broker_say_channel_close(struct world *world, struct broker_link *at, uint1
 void broker_say_cancel(struct world *world, struct broker_link *at);
 void broker_say_heartbeat(struct world *world, struct broker_link *at);
 void broker_deliver(struct world *world, struct broker_link *at);
+/* Heartbeats begin. */
+void broker_beat(struct world *world, struct broker_link *at);
 /* A publish is whole. */
 void broker_take(struct world *world, struct broker_link *at);
 void broker_plan_confirm(struct world *world, struct broker_link *at);

@@ -308,6 +308,7 @@ static bool on_connection_method(struct world *world, struct broker_link *at, ui
     case 31: /* tune-ok */
         (void)amqp_read(reader, 6);
         at->heartbeat_s = (uint32_t)amqp_read(reader, 2);
+        broker_beat(world, at);
         at->phase = BROKER_OPEN;
         return true;
     case 40: /* open */

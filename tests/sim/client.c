@@ -215,7 +215,7 @@ static void leave(struct world *world, struct conn *conn)
     static const uint8_t normal[2] = {0x03, 0xE8};
     struct one_client *each = &world->clients.each[conn->client];
     each->conn = UINT32_MAX;
-    switch (sim_between(world->sim, 0, 4)) {
+    switch (sim_between(world->sim, 0, 5)) {
     case 0:
         if (conn->out_bytes + 64 < CLIENT_OUT_BYTES && !conn->has_ended) {
             conn_say(world, conn, CLOSE, normal, sizeof normal);
@@ -232,6 +232,11 @@ static void leave(struct world *world, struct conn *conn)
     case 3:
         conn_end(world, conn, false);
         break;
+    case 4: /* its machine takes what comes, and the program there hangs */
+        sim_note(world->sim, "client: hangs", conn->client, conn->link);
+        conn->is_slow = true;
+        conn->is_hung = true;
+        break;
     default:
         sim_note(world->sim, "client: its connection is cut", conn->client, conn->link);
         sim_cut(world->sim, conn->link);
@@ -245,7 +250,7 @@ static void read_again(void *context, uint64_t name)
 {
     struct world *world = context;
     struct conn *conn = named(world, name);
-    if (conn != NULL) {
+    if (conn != NULL && !conn->is_hung) {
         conn->is_slow = false;
         conn_read(world, conn);
     }
@@ -266,7 +271,10 @@ static void give_up_dead(struct world *world, uint32_t client)
         struct conn *conn = &world->clients.conns[i];
         bool is_his = conn->state != CONN_FREE && conn->client == client;
         uint64_t limit_ns = conn->state == CONN_GREETED ? patience_ns : 10 * SIM_S;
-        if (is_his && !conn->is_slow && sim_now_ns(world->sim) - conn->heard_ns > limit_ns) {
+        if (conn->is_hung && conn->is_cut) { /* nobody can tell it that it is over */
+            limit_ns = 0;
+        }
+        if (is_his && (!conn->is_slow || limit_ns == 0) && sim_now_ns(world->sim) - conn->heard_ns > limit_ns) {
             conn_end(world, conn, true);
         }
     }
@@ -384,7 +392,7 @@ void clients_calm(struct world *world)
     }
     for (size_t i = 0; i < CLIENT_CONNS_MAX; i++) {
         struct conn *conn = &world->clients.conns[i];
-        if (conn->state != CONN_FREE && conn->is_slow) {
+        if (conn->state != CONN_FREE && conn->is_slow && !conn->is_hung) {
             read_again(world, name_of(world, conn));
         }
     }
@@ -491,7 +499,8 @@ void clients_leave(struct world *world)
     static const uint8_t normal[2] = {0x03, 0xE8};
     for (size_t i = 0; i < CLIENT_CONNS_MAX; i++) {
         struct conn *conn = &world->clients.conns[i];
-        if (conn->state == CONN_GREETED && !conn->has_ended && sim_chance(world->sim, SIM_ALWAYS / 2)) {
+        if (conn->state == CONN_GREETED && !conn->has_ended && !conn->is_hung &&
+            sim_chance(world->sim, SIM_ALWAYS / 2)) {
             conn_say(world, conn, CLOSE, normal, sizeof normal);
             conn->state = CONN_LEAVING;
         } else if (conn->state != CONN_FREE) {

@@ -42,6 +42,7 @@ struct conn {
     uint32_t client;
     bool wants[LEDGER_STATUS_COUNT]; /* receipts */
     bool is_slow;
+    bool is_hung; /* slow for ever, and forgotten */
     bool is_cut;
     bool was_refused;
     bool is_flush_due;

@@ -28,7 +28,8 @@ static void on_flush_due(void *context, uint64_t name)
 /* Sends what there is, or a piece of it and the rest a little later. */
 void conn_flush(struct world *world, struct conn *conn)
 {
-    if (conn->out_bytes == 0 || conn->is_flush_due || conn->state == CONN_FREE || conn->state == CONN_CONNECTING) {
+    if (conn->out_bytes == 0 || conn->is_flush_due || conn->is_hung || conn->state == CONN_FREE ||
+        conn->state == CONN_CONNECTING) {
         return;
     }
     bool is_piece = sim_chance(world->sim, world->plan.chunk_ppm);

@@ -10,7 +10,7 @@
 #include "amqp_link_inside.h"
 #include "spool.h"
 
-enum { MEMORY_BYTES = 48 * 1024 * 1024, ERROR_BYTES = 1024, TURNS_A_SECOND_MAX = 200000 };
+enum { MEMORY_BYTES = 48 * 1024 * 1024, ERROR_BYTES = 1024, TURNS_A_SECOND_MAX = 20000 };
 
 /* How long all may take to come right when nothing goes wrong any more: a dead connection is found by its heartbeat (up
  * to 40 s for clients and for the broker), the spool tries again after 30 s at the latest, the broker after 10 s. */

@@ -225,13 +225,13 @@ void faulty_cut_power(struct faulty_files *faulty, enum faulty_cut cut)
     }
     if (cut != FAULTY_CUT_KEEPS) {
         undo_all(pending_first, NULL);
+        for (const struct pending *pending = pending_first; cut == FAULTY_CUT_TEARS && pending != NULL;
+             pending = pending->next) {
+            redo_some(pending);
+        }
+        forget(NULL);
+        settle_created(cut);
     }
-    for (const struct pending *pending = pending_first; cut == FAULTY_CUT_TEARS && pending != NULL;
-         pending = pending->next) {
-        redo_some(pending);
-    }
-    forget(NULL);
-    settle_created(cut);
     faulty->job_count = 0;
     faulty->finished_count = 0;
     faulty->power_until = 0;
@@ -408,4 +408,6 @@ void faulty_files_open(struct faulty_files *faulty, const struct port *real, uin
 void faulty_files_close(struct faulty_files *faulty)
 {
     faulty_cut_power(faulty, FAULTY_CUT_KEEPS);
+    forget(NULL);
+    settle_created(FAULTY_CUT_KEEPS);
 }

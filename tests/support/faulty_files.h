@@ -28,7 +28,7 @@ enum faulty_operation {
 };
 
 enum faulty_cut {
-    FAULTY_CUT_KEEPS, /* all that was written */
+    FAULTY_CUT_KEEPS, /* a process ends: all that was written is there, until the power is cut before its sync */
     FAULTY_CUT_LOSES, /* all that was not synced */
     FAULTY_CUT_TEARS  /* each sector on its own */
 };

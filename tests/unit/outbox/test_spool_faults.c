@@ -370,6 +370,61 @@ static void a_long_and_unlucky_life(void **state)
     assert_true(rig->appended_count > 2000);
 }
 
+/* Killed after a write and before its sync, started, and then the power goes: what the start found is there as long
+ * as what came behind it is. */
+static void what_a_start_has_found_stays_found(void **state)
+{
+    static const enum faulty_cut cuts[] = {FAULTY_CUT_LOSES, FAULTY_CUT_TEARS};
+    (void)state;
+    size_t left_unsynced_count = 0;
+    for (uint64_t round = 0; round < 200; round++) {
+        static struct spool_rig rig;
+        spool_rig_open(&rig, SEGMENT_BYTES, SEGMENTS, round + 1);
+        assert_true(spool_rig_start(&rig));
+        spool_rig_append_many(&rig, 10 + (size_t)(round / 2 % 12));
+        spool_rig_settle(&rig);
+        uint64_t synced_count = rig.synced_count;
+        spool_rig_append_many(&rig, 4);
+        rig.faulty.power_until = rig.faulty.change_count + 1 + round % 5;
+        spool_rig_turn(&rig);
+        spool_rig_kill(&rig);
+        assert_true(spool_rig_start(&rig));
+        uint64_t found_count = rig.found_count;
+        left_unsynced_count += found_count > synced_count;
+        spool_rig_append_many(&rig, 12);
+        spool_rig_settle(&rig);
+        spool_rig_cut_power(&rig, cuts[round % 2]);
+        assert_true(spool_rig_start(&rig));
+        uint64_t message;
+        uint64_t sequence;
+        for (uint64_t expected = 0; expected < found_count; expected++) {
+            assert_true(spool_rig_read(&rig, &message, &sequence));
+            assert_int_equal(message, expected);
+        }
+        assert_int_equal(spool_rig_log_count(&rig, "event=spool_lost"), 0);
+        spool_rig_close(&rig);
+    }
+    assert_true(left_unsynced_count > 50);
+}
+
+static void a_segment_that_cannot_be_secured_is_not_written_on(void **state)
+{
+    struct spool_rig *rig = *state;
+    spool_rig_append_many(rig, 5);
+    spool_rig_settle(rig);
+    spool_rig_kill(rig);
+    faulty_fail(&rig->faulty, FAULTY_WRITE, 0, 1, ENOSPC_TEXT);
+    assert_true(spool_rig_start(rig));
+    assert_int_equal(spool_rig_log_count(rig, "event=spool_unsynced path="), 1);
+    assert_int_equal(rig->found_count, 5);
+    spool_rig_append_many(rig, 5);
+    spool_rig_settle(rig);
+    uint8_t bytes[SEGMENT_BYTES];
+    assert_int_equal(spool_rig_load(rig, 1, bytes, sizeof bytes), SEGMENT_BYTES);
+    assert_false(spool_is_zero(bytes, SPOOL_SEGMENT_HEADER_BYTES));
+    spool_rig_expect(rig, 0, 9);
+}
+
 int main(void)
 {
 #define with_rig(test) cmocka_unit_test_setup_teardown(test, open_rig, close_rig)
@@ -384,6 +439,8 @@ int main(void)
         with_rig(a_mark_that_cannot_be_written),
         with_rig(what_a_failed_write_left),
         cmocka_unit_test(power_goes_after_every_operation),
+        cmocka_unit_test(what_a_start_has_found_stays_found),
+        with_rig(a_segment_that_cannot_be_secured_is_not_written_on),
         with_rig(a_long_and_unlucky_life),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

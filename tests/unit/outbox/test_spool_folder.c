@@ -356,12 +356,13 @@ static void a_short_segment_among_the_surplus(void **state)
     struct spool_rig *rig = *state;
     uint64_t missing;
     uint8_t bytes[SEGMENT_BYTES];
-    struct record records[RECORDS_MAX];
+    struct record records[RECORDS_MAX] = {0};
     fill(rig, 100);
     for (uint32_t index = 4; spool_rig_load(rig, index, bytes, sizeof bytes) > 0 && !spool_is_zero(bytes, HEADER);
          index++) {
         size_t count = find_records(bytes, records);
-        const struct record *last = &records[count - 1];
+        assert_true(count > 0);
+        const struct record *last = &records[count > 0 ? count - 1 : 0];
         uint8_t *end = bytes + last->offset + last->bytes;
         while (end[-1] == 0) {
             end--;

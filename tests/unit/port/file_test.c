@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -101,6 +102,47 @@ static void test_append_takes_the_file_for_one_alone(void **state)
     assert_int_equal(port->open_append(port->context, "/dev/null", &second, &size_bytes), PORT_OK);
     port->close_file(port->context, first);
     port->close_file(port->context, second);
+}
+
+static void rotate_again_and_again(struct port *port)
+{
+    for (int round = 0; round < 5000; round++) {
+        port_file file = PORT_NONE;
+        uint64_t size_bytes = 0;
+        if (port->open_append(port->context, "log", &file, &size_bytes) == PORT_OK) {
+            (void)port->rename(port->context, "log", "log.1");
+            port->close_file(port->context, file);
+        }
+    }
+}
+
+/* Another process moves the file away between our open and our lock: then it is not what we get. */
+static void test_append_takes_the_file_of_that_name(void **state)
+{
+    struct port *port = *state;
+    pid_t other = fork();
+    assert_true(other >= 0);
+    if (other == 0) {
+        rotate_again_and_again(port);
+        _exit(0);
+    }
+    unsigned taken_count = 0;
+    int status = 0;
+    while (waitpid(other, &status, WNOHANG) == 0) {
+        port_file file = PORT_NONE;
+        uint64_t size_bytes = 0;
+        if (port->open_append(port->context, "log", &file, &size_bytes) == PORT_OK) {
+            struct stat opened;
+            struct stat named;
+            assert_int_equal(fstat(file, &opened), 0);
+            assert_int_equal(stat("log", &named), 0);
+            assert_int_equal(named.st_ino, opened.st_ino);
+            port->close_file(port->context, file);
+            taken_count++;
+        }
+    }
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    assert_true(taken_count > 0);
 }
 
 static void test_append_failures(void **state)
@@ -209,6 +251,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         in_folder(test_append_goes_to_the_end),
         in_folder(test_append_takes_the_file_for_one_alone),
+        in_folder(test_append_takes_the_file_of_that_name),
         in_folder(test_append_failures),
         in_folder(test_read_file_holds_its_capacity),
         in_folder(test_print_never_waits),
