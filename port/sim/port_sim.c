@@ -208,6 +208,7 @@ struct sim *sim_begin(void *memory, uint64_t seed, const struct sim_handler *han
         sim->links[i].state = SIM_LINK_FREE;
         sim->links[i].generation = 0;
     }
+    sim->link_end = 0;
     sim->is_listening = false;
     sim->is_listener_watched = false;
     memset(sim->lanes, 0, sizeof sim->lanes);

@@ -145,6 +145,7 @@ struct sim {
     size_t event_count;
 
     struct sim_link links[SIM_LINKS_MAX];
+    uint32_t link_end; /* behind the last that was ever used */
     bool is_listening;
     bool is_listener_watched;
     uint32_t listener_interest;

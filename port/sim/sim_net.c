@@ -42,6 +42,7 @@ static struct sim_link *take_link(struct sim *sim)
             link->peer_port = (uint16_t)sim_between(sim, 20000, 60000);
             begin_stream(&link->up);
             begin_stream(&link->down);
+            sim->link_end = i >= sim->link_end ? (uint32_t)i + 1 : sim->link_end;
             return link;
         }
     }
@@ -382,7 +383,7 @@ static enum port_result accept_one(void *context, port_socket listener, port_soc
     struct sim_link *first = NULL;
     sim_enter(sim);
     CHECK(listener == SIM_HANDLE_LISTENER && sim->is_listening);
-    for (size_t i = 0; i < SIM_LINKS_MAX; i++) {
+    for (size_t i = 0; i < sim->link_end; i++) {
         struct sim_link *link = &sim->links[i];
         if (link->state == SIM_LINK_FREE || !link->is_waiting_accept) {
             continue;
@@ -659,7 +660,7 @@ static uint32_t ready_of(const struct sim_link *link)
 
 static bool is_anyone_waiting(const struct sim *sim)
 {
-    for (size_t i = 0; i < SIM_LINKS_MAX; i++) {
+    for (size_t i = 0; i < sim->link_end; i++) {
         if (sim->links[i].state != SIM_LINK_FREE && sim->links[i].is_waiting_accept) {
             return true;
         }
@@ -672,7 +673,7 @@ size_t sim_ready(struct sim *sim, struct port_event *events, size_t event_max)
 {
     size_t count = 0;
     bool is_knocked = sim->is_listener_watched && (sim->listener_interest & PORT_READ) != 0 && is_anyone_waiting(sim);
-    for (size_t i = 0; i < SIM_LINKS_MAX; i++) {
+    for (size_t i = 0; i < sim->link_end; i++) {
         const struct sim_link *link = &sim->links[i];
         uint32_t ready = link->state != SIM_LINK_FREE && link->is_watched ? ready_of(link) : 0;
         if (ready != 0 && count < event_max) {
@@ -737,7 +738,7 @@ void sim_net_end(struct sim *sim, enum sim_death death)
 {
     sim->is_listening = false;
     sim->is_listener_watched = false;
-    for (size_t i = 0; i < SIM_LINKS_MAX; i++) {
+    for (size_t i = 0; i < sim->link_end; i++) {
         struct sim_link *link = &sim->links[i];
         if (link->state == SIM_LINK_FREE || !link->is_near_alive) {
             continue;

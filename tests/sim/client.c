@@ -385,6 +385,15 @@ void clients_begin(struct world *world)
     }
 }
 
+void clients_bury_hung(struct world *world)
+{
+    for (size_t i = 0; i < CLIENT_CONNS_MAX; i++) {
+        if (world->clients.conns[i].state != CONN_FREE && world->clients.conns[i].is_hung) {
+            conn_end(world, &world->clients.conns[i], true);
+        }
+    }
+}
+
 void clients_calm(struct world *world)
 {
     for (uint32_t i = 0; i < world->plan.client_count; i++) {

@@ -76,6 +76,8 @@ struct clients {
 void clients_begin(struct world *world);
 /* False: the link is none of a client's. */
 bool clients_on_news(struct world *world, uint32_t link, enum sim_news news);
+/* The gateway is gone: nobody will tell those who hang. */
+void clients_bury_hung(struct world *world);
 /* The calm has begun: everybody reads, stays, and sends a few last messages. */
 void clients_calm(struct world *world);
 /* Everybody is connected, and has all the receipts that are due. */

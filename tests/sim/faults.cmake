@@ -67,6 +67,10 @@ sim_fault(an_alarm_is_ignored 3000 outbox/uplink.c
   [[if (!uplink->is_ready || uplink->replay_due_ms != 0 || amqp_link_blocked(uplink->link)) {]]
   [[if (!uplink->is_ready || uplink->replay_due_ms != 0) {]])
 
+sim_fault(one_too_many_is_in_flight 3000 outbox/uplink.c
+  [[    while (window_in_flight(uplink->window) < uplink->window_count) {]]
+  [[    while (window_in_flight(uplink->window) <= uplink->window_count) {]])
+
 # Confirms and receipts.
 sim_fault(a_multiple_confirm_goes_one_too_far 3000 outbox/window.c
   [[            decided++;
@@ -116,3 +120,8 @@ sim_fault(a_silent_broker_is_waited_for 3000 shared/amqp_wire.c
   [[        if (wire->now_ms >= dead_ms) {]] [[        if (false) {]])
 sim_fault(bindings_are_not_asked_for_again 3000 gateway/downlink.c
   [[        if (session_in_use(session) && session->binding == SESSION_BINDING_SENT) {]] [[        if (false) {]])
+sim_fault(who_is_taken_over_stays 3000 gateway/clients.c
+  [[    close_connection(gateway, connection, CLIENTS_CLOSE_TAKEN_OVER, "another connection with your client id took over");]]
+  [[    (void)connection;]])
+sim_fault(a_chunk_is_not_given_back 3000 net/send_queue.c
+  [[        pool_give(&server->chunks, first);]] [[        (void)server;]])

@@ -23,8 +23,17 @@ const char *ledger_queue_name(uint32_t queue)
     return queue_names[queue];
 }
 
-void ledger_begin(struct ledger *ledger)
+/* Nothing happened that excuses a repeat. */
+static bool is_undisturbed(const struct plan *plan)
 {
+    return plan->broker_fault_ns == 0 && plan->crash_ns == 0 && plan->stop_ns == 0 && plan->nack_ppm == 0 &&
+           plan->weather.stall_ppm == 0;
+}
+
+void ledger_begin(struct world *world)
+{
+    struct ledger *ledger = &world->ledger;
+    ledger->is_undisturbed = is_undisturbed(&world->plan);
     ledger->message_count = 0;
     ledger->promised_count = 0;
     ledger->refused_count = 0;
@@ -336,6 +345,13 @@ bool ledger_is_even(const struct world *world)
 
 void ledger_check_end(struct world *world)
 {
+    for (uint32_t i = 0; i < world->ledger.message_count && world->ledger.is_undisturbed; i++) {
+        const struct ledger_message *message = &world->ledger.messages[i];
+        if (message->enqueued_count > message->submission_count) {
+            world_fail(world, "message %u of c%u was sent %u times and is %u times in its queue",
+                       (unsigned)message->number, message->client, message->submission_count, message->enqueued_count);
+        }
+    }
     for (uint32_t i = 0; i < world->ledger.message_count; i++) {
         const struct ledger_message *message = &world->ledger.messages[i];
         if (is_promised(message)) {

@@ -232,79 +232,94 @@ static int run_many(struct board *board, size_t jobs, bool is_failure_wanted)
 
 /* ---- the command line ---- */
 
+struct command {
+    uint64_t seed;
+    uint64_t hash_count;
+    uint64_t from;
+    uint64_t minutes;
+    uint64_t seeds;
+    uint64_t jobs;
+    bool is_twice;
+    bool is_quiet;
+    bool finds;
+};
+
+static _Noreturn void give_help(FILE *stream, int code)
+{
+    (void)fputs(help, stream);
+    exit(code);
+}
+
 static uint64_t number_of(const char *text)
 {
     char *end;
     errno = 0;
     uint64_t number = strtoull(text, &end, 10);
     if (errno != 0 || *end != '\0' || end == text) {
-        (void)fputs(help, stderr);
-        exit(2);
+        give_help(stderr, 2);
     }
     return number;
 }
 
+static void read_option(struct command *command, const char *name, const char *value)
+{
+    const struct {
+        const char *name;
+        uint64_t *number;
+    } options[] = {{"--seed", &command->seed},  {"--hash", &command->hash_count}, {"--twice", &command->hash_count},
+                   {"--from", &command->from},  {"--minutes", &command->minutes}, {"--seeds", &command->seeds},
+                   {"--find", &command->seeds}, {"--jobs", &command->jobs}};
+    for (size_t i = 0; i < sizeof options / sizeof options[0]; i++) {
+        if (strcmp(name, options[i].name) == 0) {
+            *options[i].number = number_of(value);
+            command->is_twice = command->is_twice || strcmp(name, "--twice") == 0;
+            command->finds = command->finds || strcmp(name, "--find") == 0;
+            return;
+        }
+    }
+    give_help(stderr, 2);
+}
+
+static struct command read_command(int argument_count, char **arguments)
+{
+    struct command command = {.jobs = (uint64_t)sysconf(_SC_NPROCESSORS_ONLN)};
+    for (int i = 1; i < argument_count; i++) {
+        if (strcmp(arguments[i], "--help") == 0) {
+            give_help(stdout, 0);
+        } else if (strcmp(arguments[i], "--quiet") == 0) {
+            command.is_quiet = true;
+        } else {
+            read_option(&command, arguments[i], i + 1 < argument_count ? arguments[i + 1] : "");
+            i++;
+        }
+    }
+    if (command.finds) { /* one after another, so that it says how many it took */
+        command.from = 1;
+        command.jobs = 1;
+    }
+    command.jobs = command.jobs < 1 ? 1 : command.jobs > JOBS_MAX ? JOBS_MAX : command.jobs;
+    return command;
+}
+
 int main(int argument_count, char **arguments)
 {
-    uint64_t seed = 0;
-    uint64_t hash_count = 0;
-    bool is_twice = false;
-    uint64_t from = 0;
-    uint64_t minutes = 0;
-    uint64_t seeds = 0;
-    uint64_t jobs = (uint64_t)sysconf(_SC_NPROCESSORS_ONLN);
-    bool is_quiet = false;
-    bool finds = false;
-    for (int i = 1; i < argument_count; i++) {
-        const char *name = arguments[i];
-        const char *value = i + 1 < argument_count ? arguments[i + 1] : "";
-        if (strcmp(name, "--quiet") == 0) {
-            is_quiet = true;
-            continue;
-        }
-        i++;
-        if (strcmp(name, "--seed") == 0) {
-            seed = number_of(value);
-        } else if (strcmp(name, "--hash") == 0) {
-            hash_count = number_of(value);
-        } else if (strcmp(name, "--twice") == 0) {
-            hash_count = number_of(value);
-            is_twice = true;
-        } else if (strcmp(name, "--from") == 0) {
-            from = number_of(value);
-        } else if (strcmp(name, "--minutes") == 0) {
-            minutes = number_of(value);
-        } else if (strcmp(name, "--seeds") == 0) {
-            seeds = number_of(value);
-        } else if (strcmp(name, "--find") == 0) {
-            seeds = number_of(value);
-            finds = true;
-            from = 1;
-            jobs = 1; /* so that it says how many it took */
-        } else if (strcmp(name, "--jobs") == 0) {
-            jobs = number_of(value);
-        } else {
-            (void)fputs(help, stderr);
-            return 2;
-        }
+    struct command command = read_command(argument_count, arguments);
+    if (command.seed > 0) {
+        return run_one(command.seed, command.is_quiet);
     }
-    if (seed > 0) {
-        return run_one(seed, is_quiet);
+    if (command.hash_count > 0) {
+        return run_hash(command.hash_count, command.is_twice);
     }
-    if (hash_count > 0) {
-        return run_hash(hash_count, is_twice);
-    }
-    if (minutes == 0 && seeds == 0) {
-        (void)fputs(help, stderr);
-        return 2;
+    if (command.minutes == 0 && command.seeds == 0) {
+        give_help(stderr, 2);
     }
     struct board *board = mmap(NULL, sizeof *board, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (board == MAP_FAILED) {
         (void)perror("sim");
         return 1;
     }
-    board->next = from > 0 ? from : (uint64_t)time(NULL) * 1000000;
-    board->end = seeds > 0 ? board->next + seeds : UINT64_MAX;
-    board->stop_at = minutes > 0 ? time(NULL) + (time_t)minutes * 60 : 0;
-    return run_many(board, jobs < 1 ? 1 : jobs > JOBS_MAX ? JOBS_MAX : (size_t)jobs, finds);
+    board->next = command.from > 0 ? command.from : (uint64_t)time(NULL) * 1000000;
+    board->end = command.seeds > 0 ? board->next + command.seeds : UINT64_MAX;
+    board->stop_at = command.minutes > 0 ? time(NULL) + (time_t)command.minutes * 60 : 0;
+    return run_many(board, (size_t)command.jobs, command.finds);
 }

@@ -476,7 +476,7 @@ static void begin(struct world *world, uint64_t seed)
     plan_draw(&world->plan, world->sim, &world->settings);
     *sim_weather(world->sim) = world->plan.weather;
     sim_give_memory(world->sim, world->memory, world->memory_bytes);
-    ledger_begin(&world->ledger);
+    ledger_begin(world);
     door_begin(&world->door);
     broker_begin(world);
     broker_storm(world);
@@ -508,6 +508,7 @@ bool world_run(struct world *world, uint64_t seed, FILE *trace)
         world->is_gateway_up = false;
         world->counts.power_cuts += death == SIM_POWER_CUT;
         sim_end_machine(world->sim, death);
+        clients_bury_hung(world);
         if (death == SIM_POWER_CUT || world->plan.weather.write_fails_ppm + world->plan.weather.sync_fails_ppm > 0) {
             ledger_writes_were_torn(world);
         }
