@@ -84,10 +84,21 @@ def restart_program(site, program, _dice):
 # ---- the servers ----
 
 def kill_broker(site, broker, dice):
+    """A RabbitMQ that was killed with deliveries out takes them back some moments after it answers. One processor that
+    is there before is handed newer messages first, and rows have another order; so it is kept away until then."""
+    is_alone = len(site.processors) == 1
+    if is_alone:
+        site.links.cut("processor-RabbitMQ")
     site.count("RabbitMQ killed", broker.kill9)
     yield dice.choice((0.0, dice.uniform(0.0, 5.0)))
     yield from _restarted(site, broker, broker.answers)
     site.did("RabbitMQ answers")
+    if is_alone:
+        deadline = time.monotonic() + START_S
+        while broker.consumer_count() != 0 and time.monotonic() < deadline:
+            yield 0.25
+        site.did("RabbitMQ has taken its deliveries back")
+        site.links.mend("processor-RabbitMQ")
 
 
 def stop_broker(site, broker, dice):
@@ -150,7 +161,7 @@ def cut_link(site, link, dice):
     site.count(f"link {link} cut", lambda: site.links.cut(link, way), f"{way} for {for_s:.1f} s")
     yield for_s
     site.did(f"link {link} mended")
-    site.links.mend(link)
+    site.links.mend(link, way)
 
 
 def drop_clients(site, fleet, dice):

@@ -7,6 +7,7 @@ network or disk is seen outside, and all of it goes when the program ends. Whate
 `skipped` says so.
 """
 
+import collections
 import errno
 import os
 import subprocess
@@ -82,7 +83,7 @@ class SilentLinks:
 
     def __init__(self):
         self.ends = {}
-        self.cuts = {}
+        self.cuts = []  # (link, way)
 
     def names(self):
         return list(self.ends)
@@ -96,17 +97,17 @@ class SilentLinks:
         return address, port
 
     def cut(self, name, way="both"):
-        """way: "both", "there" (towards the server) or "back"."""
-        self.cuts[name] = way
+        """way: "both", "there" (towards the server) or "back". Cut twice, it is to be mended twice."""
+        self.cuts.append((name, way))
         self._apply()
 
-    def mend(self, name):
-        self.cuts.pop(name, None)
+    def mend(self, name, way="both"):
+        self.cuts.remove((name, way))
         self._apply()
 
     def _apply(self):
         rules = []
-        for name, way in self.cuts.items():
+        for name, way in self.cuts:
             address, port = self.ends[name]
             if way != "back":
                 rules.append(f"ip daddr {address} tcp dport {port} drop")
@@ -127,6 +128,7 @@ class ProxyLinks:
 
     def __init__(self):
         self.proxies = {}
+        self.cuts = collections.Counter()
 
     def names(self):
         return list(self.proxies)
@@ -135,11 +137,13 @@ class ProxyLinks:
         self.proxies[name] = CuttingProxy((address, port))
         return "127.0.0.1", self.proxies[name].port
 
-    def cut(self, name, way="both"):
+    def cut(self, name, _way="both"):
+        self.cuts[name] += 1
         self.proxies[name].refuse(True)
 
-    def mend(self, name):
-        self.proxies[name].refuse(False)
+    def mend(self, name, _way="both"):
+        self.cuts[name] -= 1
+        self.proxies[name].refuse(self.cuts[name] > 0)
 
     def end(self):
         for proxy in self.proxies.values():
@@ -149,9 +153,9 @@ class ProxyLinks:
 class Disk:
     """A small file system for the gateway, in memory. full(): no space is left on it; free() undoes that.
 
-    A disk whose writes and syncs fail is not among the faults: ext4 on a loop device with nothing behind it loses, after
-    such a failure, blocks whose sync it had called good. Storage that fails and keeps its word is in faulty_files.c and
-    in the simulator."""
+    A disk whose writes and syncs fail is not among the faults: ext4 on a loop device with nothing behind it loses,
+    after such a failure, blocks whose sync it had called good. Storage that fails and keeps its word is in
+    faulty_files.c and in the simulator."""
 
     def __init__(self, ground):
         self.mount = ground.folder / "disk"

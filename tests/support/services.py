@@ -84,7 +84,8 @@ class Broker:
     def _write_configuration(self):
         for name in ("home", "etc/conf.d", "etc/generated", "mnesia", "log"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        lines = [f"listeners.tcp.{number} = {address}:{self.port}" for number, address in enumerate(self.addresses, 1)]
+        lines = [f"listeners.tcp.{number} = {address}:{self.port}"
+                 for number, address in enumerate(self.addresses, 1)]
         lines += ["vm_memory_high_watermark.absolute = 2GB", "disk_free_limit.absolute = 50MB", "log.console = false",
                   "log.file.level = info"]
         if self.management_port:
@@ -225,6 +226,18 @@ class Broker:
         """Messages in a queue now, those that were handed out and not acknowledged too."""
         rows = json.loads(self.ctl("list_queues", "-p", vhost, "--formatter", "json", "name", "messages"))
         return next(row["messages"] for row in rows if row["name"] == queue)
+
+    def consumer_count(self, queue="messages", vhost="/"):
+        """Who consumes a queue, as it knows itself; None when it cannot say."""
+        import pika
+        try:
+            channel = self.channel(vhost)
+            try:
+                return channel.queue_declare(queue, passive=True).method.consumer_count
+            finally:
+                channel.connection.close()
+        except pika.exceptions.AMQPError:
+            return None
 
     def rss_bytes(self):
         return self.process.rss_bytes()
