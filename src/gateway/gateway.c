@@ -225,6 +225,7 @@ void gateway_init(struct gateway *gateway, struct arena *arena, struct port *por
     gateway->port = port;
     gateway->now_ms = port->now_ns(port->context) / 1000000;
     gateway->wall_ms = port->wall_ms(port->context);
+    gateway->start_ms = gateway->now_ms;
     gateway->start_wall_ms = gateway->wall_ms;
     struct {
         struct siphash_key sessions;

@@ -104,6 +104,7 @@ struct gateway {
     uint64_t turn_ns; /* when the present turn began; 0: there was none yet */
     uint64_t now_ms;  /* monotonic, taken once a turn */
     int64_t wall_ms;
+    uint64_t start_ms;
     int64_t start_wall_ms;
     bool room_came;               /* the outbox has room again: clients are to be resumed in this turn */
     uint64_t pressure_since_ms;   /* of the present episode; 0: none */

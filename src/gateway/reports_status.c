@@ -142,9 +142,7 @@ uint16_t reports_status(void *context, struct text *page)
     string(page, "version", POSTERN_VERSION);
     number(page, "port", gateway->settings->port);
     number(page, "max_message_bytes", gateway->settings->max_message_bytes);
-    name(page, "start_ms");
-    text_i64(page, gateway->start_wall_ms);
-    number(page, "now_ms", gateway->now_ms);
+    number(page, "uptime_ms", gateway->now_ms - gateway->start_ms);
     reports_find(gateway, &readiness);
     text_char(page, ',');
     readiness_write(&readiness, page);

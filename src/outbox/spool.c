@@ -7,6 +7,7 @@
 #include "arena.h"
 #include "check.h"
 #include "log.h"
+#include "number.h"
 #include "spool_inside.h"
 #include "text.h"
 
@@ -191,8 +192,9 @@ void spool_release(struct spool *spool, uint64_t sequence)
 
 uint64_t spool_turn(struct spool *spool, uint64_t now_ms)
 {
+    uint64_t read_ms = spool_read_turn(spool, now_ms);
     spool_write_turn(spool, now_ms);
-    return spool->writing == SPOOL_WRITING_PAUSED ? spool->retry_ms : UINT64_MAX;
+    return number_smaller(read_ms, spool->writing == SPOOL_WRITING_PAUSED ? spool->retry_ms : UINT64_MAX);
 }
 
 bool spool_on_job(struct spool *spool, const struct port_job *job, uint64_t now_ms)
@@ -202,7 +204,7 @@ bool spool_on_job(struct spool *spool, const struct port_job *job, uint64_t now_
         return true;
     }
     if (job == &spool->read.job) {
-        spool_read_done(spool);
+        spool_read_done(spool, now_ms);
         return true;
     }
     return false;

@@ -97,7 +97,12 @@ struct spool_read {
     size_t bytes;
     size_t unreadable_bytes;
     char error[SPOOL_ERROR_BYTES];
+    bool is_gone; /* there is no such file */
     bool is_out;
+    bool is_waiting;   /* until retry_ms, because it failed */
+    uint64_t retry_ms; /* with is_waiting */
+    uint64_t
+        retry_wait_ms; /* the last one, doubled after each failure; beyond the bound what cannot be read is given up */
 
     uint32_t segment_index;      /* that is walked; SPOOL_NO_SEGMENT: none */
     uint32_t file_segment_index; /* whose file is open */
@@ -177,7 +182,9 @@ void spool_write_done(struct spool *spool, uint64_t now_ms);
 void spool_secure_segments(struct spool *spool);
 
 /* spool_read.c */
-void spool_read_done(struct spool *spool);
+/* Returns when it wants to be called again at the latest. */
+uint64_t spool_read_turn(struct spool *spool, uint64_t now_ms);
+void spool_read_done(struct spool *spool, uint64_t now_ms);
 /* Reads a piece of a segment. What lies behind a short file's end is zero; pages that cannot be read become zeros too,
  * and are counted. Any thread. */
 void spool_read_piece(const struct port *port, const struct spool_file *file, uint32_t offset, uint8_t *buffer,

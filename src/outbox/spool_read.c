@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* Method: the reader walks one segment after another in a buffer that the worker fills, up to where the segment was
  * synced. Where it reaches what is still in the stage it reads there, so that it catches up with the appends without
- * waiting for the disk. What it does not find between two sequences is lost, and said. */
+ * waiting for the disk. A read that fails is tried again for a while, with the file opened anew, because a disk that
+ * stumbles must cost no message; what then cannot be read is passed over, and so is all the rest of a disk that is
+ * dead, so that it does not stand in the way for ever. What is not found between two sequences is lost, and said. */
 #include "check.h"
 #include "log.h"
 #include "number.h"
@@ -33,6 +35,7 @@ static void run(struct port_job *job)
 {
     struct spool_read *read = job->context;
     const struct port *port = read->port;
+    read->is_gone = false;
     if (read->file_ended != PORT_NONE) {
         port->close_file(port->context, read->file_ended);
         read->file_ended = PORT_NONE;
@@ -42,6 +45,7 @@ static void run(struct port_job *job)
             port->open_file(port->context, read->path, false, &read->file.file, &read->file.bytes);
         if (opened != PORT_OK) {
             read->file.file = PORT_NONE;
+            read->is_gone = opened == PORT_CLOSED;
             (void)snprintf(read->error, sizeof read->error, "%s",
                            opened == PORT_CLOSED ? "the file is gone" : port->error_text(port->context));
             memset(read->buffer, 0, read->bytes);
@@ -76,16 +80,39 @@ static void submit(struct spool *spool)
     CHECK(spool->port->submit_job(spool->port->context, &read->job));
 }
 
-void spool_read_done(struct spool *spool)
+void spool_read_done(struct spool *spool, uint64_t now_ms)
 {
     struct spool_read *read = &spool->read;
     read->is_out = false;
-    if (read->unreadable_bytes > 0) {
-        spool->counters.unreadable_bytes += read->unreadable_bytes;
-        log_event(spool->log, LOG_ERROR, "spool_unreadable", LOG_TEXT("path", read->path),
-                  LOG_U64("offset", read->offset), LOG_U64("bytes", read->unreadable_bytes),
-                  LOG_TEXT("reason", read->error));
+    if (read->unreadable_bytes == 0) {
+        read->retry_wait_ms = 0;
+        return;
     }
+    if (!read->is_gone && read->retry_wait_ms <= SPOOL_RETRY_MS_MAX) {
+        read->retry_wait_ms = read->retry_wait_ms == 0 ? SPOOL_RETRY_MS_MIN : read->retry_wait_ms * 2;
+    }
+    read->is_waiting = !read->is_gone && read->retry_wait_ms <= SPOOL_RETRY_MS_MAX;
+    log_event(spool->log, LOG_ERROR, "spool_unreadable", LOG_TEXT("path", read->path), LOG_U64("offset", read->offset),
+              LOG_U64("bytes", read->unreadable_bytes), LOG_TEXT("reason", read->error),
+              LOG_U64("retry_ms", read->is_waiting ? read->retry_wait_ms : 0));
+    if (!read->is_waiting) {
+        spool->counters.unreadable_bytes += read->unreadable_bytes;
+        return;
+    }
+    read->retry_ms = now_ms + read->retry_wait_ms;
+    read->bytes = 0;
+    read->file_ended = read->file.file;
+    read->file.file = PORT_NONE;
+}
+
+uint64_t spool_read_turn(struct spool *spool, uint64_t now_ms)
+{
+    struct spool_read *read = &spool->read;
+    if (!read->is_waiting) {
+        return UINT64_MAX;
+    }
+    read->is_waiting = now_ms < read->retry_ms;
+    return read->is_waiting ? read->retry_ms : now_ms; /* whoever wants to read asks again */
 }
 
 /* What lies before `sequence` and was not found is lost. */
@@ -121,7 +148,7 @@ static enum spool_next walk(struct spool *spool)
 {
     struct spool_read *read = &spool->read;
     while (spool->read_sequence < spool->stage.first_sequence) {
-        if (read->is_out) {
+        if (read->is_out || read->is_waiting) {
             return SPOOL_NEXT_LATER;
         }
         if (read->segment_index == SPOOL_NO_SEGMENT) {

@@ -42,6 +42,7 @@ SMALL = {
     "HEARTBEAT_TIMEOUT": 5, "OUTBOX_MESSAGES": 512, "OUTBOX_BYTES": "512K", "PUBLISH_WINDOW": 256,
     "SPOOL_MAX_BYTES": "8M", "LOG_MAX_BYTES": "512K", "LOG_FILES": 4, "DRAIN_MS": 3000,
 }
+SPOOL_DAMAGES = ("spool_lost", "spool_damaged", "spool_header_damaged", "spool_unreadable")
 KILLS = ("postern-gateway killed", "postern-processor killed", "RabbitMQ killed", "PostgreSQL killed",
          "PostgreSQL session killed")
 
@@ -190,6 +191,7 @@ class Site:
         self.fleet.is_connecting = False
         wait_until(lambda: self.fleet.open_count == 0, 30, "the clients to leave")
         self._end_gateway()
+        self.note_damage()
         deadline = time.monotonic() + QUIET_S
         while True:
             wait_until(lambda: self.broker.queue_depth() == 0, max(1, deadline - time.monotonic()),
@@ -211,6 +213,11 @@ class Site:
             self.gateway.start()
             time.sleep(5)
         raise Failure("the gateway does not get rid of what it keeps")
+
+    def note_damage(self):
+        """What the gateway says of its spool: no power was lost, so nothing may be missing."""
+        for event in SPOOL_DAMAGES:
+            self.counts[event] += len(self.gateway.log(event=event))
 
     @staticmethod
     def _end(program):
@@ -312,7 +319,7 @@ def run_round(site, screen, number, tempo, targets, until=None):
 def summary(site, seed, minutes):
     ledger, fleet = site.ledger, site.fleet
     lines = ["", f"chaos, seed {seed}, {minutes:.1f} minutes, {BUILD} build, {CLIENTS} clients"]
-    for what in sorted(site.counts):
+    for what in sorted(set(site.counts) - set(SPOOL_DAMAGES)):
         lines.append(f"  {what:<34} {site.counts[what]:>7}")
     lines.append(f"  kills in all                       {kill_count(site):>7}")
     lines.append(f"messages {fleet.sent_count}, sent again {fleet.again_count}, connections lost {fleet.lost_count}; "
@@ -320,14 +327,18 @@ def summary(site, seed, minutes):
                  f"stored {fleet.heard['stored']}; busy {fleet.busy_count}")
     lines.append(f"rows {ledger.row_count}, messages with a receipt {ledger.firm_count()}, "
                  f"looked up right after stored {site.witness.seen_count}")
+    lines.append("the gateway of its spool: " + ", ".join(f"{each} {site.counts[each]}" for each in SPOOL_DAMAGES))
     lines.append(", ".join(f"{kind} {ledger.counts[kind]}" for kind in KINDS))
     return "\n".join(lines)
 
 
 def keep(site):
     """What the gateway left on its disk, which goes with us."""
-    shutil.copytree(site.gateway.folder, site.folder / "gateway", dirs_exist_ok=True,
-                    ignore=shutil.ignore_patterns("ballast", "lost+found"))
+    try:
+        shutil.copytree(site.gateway.folder, site.folder / "gateway", dirs_exist_ok=True,
+                        ignore=shutil.ignore_patterns("ballast", "lost+found"))
+    except shutil.Error as error:
+        print(f"not all of it can be read: {error}", flush=True)
     return site.folder
 
 

@@ -187,6 +187,10 @@ class Disk:
             run("umount", str(self.mount))
             image.unlink()
             return said
+        # The folders stand behind it from the start: an error is to hit files, not the way to them.
+        for name in ("logs", "spool"):
+            (self.mount / name).mkdir()
+        run("sync", "-f", str(self.mount))
         self.is_thin = True
         return ""
 

@@ -163,6 +163,7 @@ bool amqp_model_header(struct span table, size_t *at, struct amqp_header *header
             return true;
         }
         if (kind == 'T' || (kind > 0 && strchr("bBsuIil", (int)kind) != NULL)) {
+            CHECK(bytes >= 1 && bytes <= 8);
             uint64_t number = take_number(&value, bytes);
             uint64_t top = strchr("bsIl", (int)kind) != NULL ? UINT64_C(1) << (8 * bytes - 1) : 0;
             header->kind = kind == 'T' ? AMQP_HEADER_TIMESTAMP : AMQP_HEADER_INTEGER;

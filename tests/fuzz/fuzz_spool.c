@@ -34,7 +34,8 @@ enum {
     SEGMENTS_FEW = 4,
     STAGE_BYTES = 2048,
     MESSAGES_MAX = 512,
-    APPENDED_BYTES = 100
+    APPENDED_BYTES = 100,
+    APPENDED_SHORT_BYTES = 21
 };
 
 /* ---- drawing ---- */
@@ -270,6 +271,7 @@ struct start {
     struct log log;
     struct spool *spool;
     size_t found_count;
+    size_t appended_bytes; /* of each message that it appends */
     uint64_t synced_sequence;
     size_t synced_count;
     size_t count; /* read */
@@ -292,7 +294,8 @@ static void on_found(void *context, struct span payload)
 static void on_synced(void *context, uint64_t sequence, struct span payload)
 {
     struct start *start = context;
-    CHECK(payload.bytes == APPENDED_BYTES && (start->synced_count == 0 || sequence == start->synced_sequence + 1));
+    CHECK(payload.bytes == start->appended_bytes &&
+          (start->synced_count == 0 || sequence == start->synced_sequence + 1));
     start->synced_sequence = sequence;
     start->synced_count++;
 }
@@ -317,6 +320,7 @@ static bool open_spool(struct start *start, uint8_t options)
     arena_begin(&arena, memory, sizeof memory);
     start->port = fuzz_port();
     start->found_count = 0;
+    start->appended_bytes = (options & OPTION_SHORT_PAYLOADS) != 0 ? APPENDED_SHORT_BYTES : APPENDED_BYTES;
     start->synced_count = 0;
     start->count = 0;
     start->kept_bytes = 0;
@@ -501,13 +505,13 @@ static bool check_unchanged(const struct fuzz_file *before)
 static void append(struct start *start, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
-        if (!spool_has_room(start->spool, SPOOL_RECORD_BYTES(APPENDED_BYTES))) {
+        if (!spool_has_room(start->spool, SPOOL_RECORD_BYTES(start->appended_bytes))) {
             return;
         }
-        uint8_t *payload = spool_reserve(start->spool, APPENDED_BYTES);
+        uint8_t *payload = spool_reserve(start->spool, start->appended_bytes);
         CHECK(payload != NULL);
-        memset(payload, (int)('a' + i), APPENDED_BYTES);
-        uint64_t sequence = spool_append(start->spool, APPENDED_BYTES);
+        memset(payload, (int)('a' + i), start->appended_bytes);
+        uint64_t sequence = spool_append(start->spool, start->appended_bytes);
         while (turn(start)) {
         }
         CHECK(start->synced_count == i + 1 && start->synced_sequence == sequence); /* there was room */

@@ -173,7 +173,7 @@ def test_too_little_memory_fails_at_once(tmp_path):
 @pytest.mark.short
 @pytest.mark.unsanitized
 def test_memory_is_flat_through_broken_links(proxied):
-    gateway = proxied.gateway(RABBITMQ_URL=proxied.proxied_url, LOG_LEVEL="info")
+    gateway = proxied.gateway(RABBITMQ_URL=proxied.proxied_url, LOG_LEVEL="info", ADMIN_PORT=free_port())
     proxied.processor(LOG_LEVEL="info")
     with Client(gateway.url("dev-7")) as client:
         def reconnect_until(count):

@@ -198,7 +198,7 @@ STEPS = [
     ("simulator: planted faults", (), planted_faults),
     ("chaos, short, debug", (DEBUG,), lambda: pytest("debug", "tests/chaos")),
     ("load, release", (RELEASE,), lambda: pytest("release", "tests/load")),
-    ("the documents' commands, release", (RELEASE,), lambda: pytest("release", "tests/documents")),
+    ("the documents' commands, release", (DEBUG, RELEASE), lambda: pytest("release", "tests/documents")),
     ("simulator, debug: fixed seeds", (DEBUG,), lambda: simulate("debug", "--seeds", "150", "--from", "1")),
     ("simulator: fixed seeds", (RELEASE,), lambda: simulate("release", "--seeds", "1000", "--from", "1")),
     ("simulator: fresh seeds, a minute", (RELEASE,), lambda: simulate("release", "--minutes", "1")),

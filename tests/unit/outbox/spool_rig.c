@@ -225,6 +225,7 @@ bool spool_rig_read(struct spool_rig *rig, uint64_t *message, uint64_t *sequence
             return false;
         case SPOOL_NEXT_LATER:
             spool_rig_turn(rig);
+            rig->now_ms += 10; /* a read that failed waits */
             break;
         }
     }

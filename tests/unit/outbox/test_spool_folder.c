@@ -142,20 +142,60 @@ static void unreadable_parts_at_start(void **state)
     assert_well(rig);
 }
 
-static void unreadable_parts_while_reading(void **state)
+/* A disk that stumbles costs time, and no message. */
+static void unreadable_for_a_while(void **state)
 {
     struct spool_rig *rig = *state;
     uint64_t missing;
     fill(rig, 60);
     assert_true(spool_rig_start(rig));
-    faulty_fail(&rig->faulty, FAULTY_READ, 0, 2, "Input/output error");
-    size_t count = read_all(rig, &missing);
-    assert_true(count < 60);
-    assert_int_equal(missing, 0);
-    assert_int_equal(spool_rig_log_count(rig, "event=spool_unreadable"), 1);
-    assert_int_equal(spool_rig_log_count(rig, "reason=\"Input/output error\""), 1);
-    assert_lost(rig, 1, 60 - count);
+    uint64_t start_ms = rig->now_ms;
+    faulty_fail(&rig->faulty, FAULTY_READ, 0, 5,
+                "Input/output error"); /* twice the piece and its page, once the piece */
+    assert_int_equal(read_all(rig, &missing), 60);
+    assert_in_range(rig->now_ms - start_ms, 3000, 3500);
+    assert_int_equal(spool_rig_log_count(rig, "event=spool_unreadable"), 2);
+    assert_int_equal(spool_rig_log_count(rig, "reason=\"Input/output error\" retry_ms=1000"), 1);
+    assert_int_equal(spool_rig_log_count(rig, "reason=\"Input/output error\" retry_ms=2000"), 1);
+    assert_int_equal(spool_counters(rig->spool)->unreadable_bytes, 0);
+    assert_int_equal(spool_counters(rig->spool)->lost_count, 0);
+    assert_well(rig);
+}
+
+/* One that is dead is given up after half a minute, and then does not stand in the way again. */
+static void unreadable_for_good(void **state)
+{
+    struct spool_rig *rig = *state;
+    uint64_t missing;
+    fill(rig, 60);
+    assert_true(spool_rig_start(rig));
+    uint64_t start_ms = rig->now_ms;
+    faulty_fail(&rig->faulty, FAULTY_READ, 0, UINT64_MAX, "Input/output error");
+    assert_int_equal(read_all(rig, &missing), 0);
+    assert_in_range(rig->now_ms - start_ms, 31000, 33000);
+    assert_int_equal(spool_rig_log_count(rig, "retry_ms=16000"), 1);
+    assert_true(spool_rig_log_count(rig, "retry_ms=0") >= 3);
+    assert_int_equal(spool_counters(rig->spool)->lost_count, 60);
     assert_true(spool_counters(rig->spool)->unreadable_bytes > 0);
+    faulty_heal(&rig->faulty);
+    assert_well(rig);
+}
+
+static void a_file_that_goes_while_the_spool_runs(void **state)
+{
+    struct spool_rig *rig = *state;
+    uint64_t missing;
+    char path[160];
+    fill(rig, 70);
+    assert_true(spool_rig_start(rig));
+    spool_rig_path(rig, 1, path);
+    assert_int_equal(remove(path), 0);
+    uint64_t start_ms = rig->now_ms;
+    size_t count = read_all(rig, &missing);
+    assert_in_range(count, 40, 60);
+    assert_true(rig->now_ms - start_ms < 1000); /* nothing is waited for */
+    assert_lost(rig, missing + 1, missing + 70 - count);
+    assert_int_equal(spool_rig_log_count(rig, "reason=\"the file is gone\" retry_ms=0"), 1);
     assert_well(rig);
 }
 
@@ -414,7 +454,9 @@ int main(void)
         with_rig(a_copied_segment),
         with_rig(short_segments),
         with_rig(unreadable_parts_at_start),
-        with_rig(unreadable_parts_while_reading),
+        with_rig(unreadable_for_a_while),
+        with_rig(unreadable_for_good),
+        with_rig(a_file_that_goes_while_the_spool_runs),
         with_rig(unreadable_file),
         with_rig(unreadable_newest_file_and_new_messages),
         with_rig(wrong_version),
