@@ -34,7 +34,7 @@ def servers(request):
     """Both servers, started side by side; a database `template_postern` is migrated once to be copied.
 
     Their folder is not one of pytest's, which every other run of pytest closes to all but us: PostgreSQL runs as
-    another user when we are root. It stays for a look when a test failed."""
+    another user when we are root. Its logs stay for a look when a test failed."""
     folder = Path(tempfile.mkdtemp(prefix="postern-servers-"))
     folder.chmod(0o755)
     broker = Broker(folder / "rabbitmq", management=True)
@@ -48,8 +48,9 @@ def servers(request):
     finally:
         broker.end(quickly=True)
         database.end(quickly=True)
-        if not request.session.testsfailed:
-            shutil.rmtree(folder, ignore_errors=True)
+        leftovers = [folder / "postgresql/data", folder / "rabbitmq/mnesia"] if request.session.testsfailed else [folder]
+        for leftover in leftovers:
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -130,7 +130,8 @@ static void note_unreadable(struct spool *spool, uint32_t index, size_t bytes)
 }
 
 struct walk {
-    uint64_t first_sequence; /* of the messages found; 0: none */
+    uint64_t begin_sequence; /* of the messages found, those that are too long too; 0: none */
+    uint64_t first_sequence; /* without these */
     uint64_t last_sequence;
     uint64_t message_count; /* not released */
     uint64_t place_count;   /* that are damaged */
@@ -157,6 +158,7 @@ static void note_message(struct recovery *recovery, struct walk *walk, const str
 {
     struct spool *spool = recovery->spool;
     uint64_t expected = walk->last_sequence + 1;
+    walk->begin_sequence = walk->begin_sequence == 0 ? record->sequence : walk->begin_sequence;
     if (walk->is_rest && is_elsewhere(spool, record->sequence)) {
         if (walk->first_sequence == 0) {
             walk->last_sequence = record->sequence;
@@ -204,6 +206,7 @@ static void walk_segment(struct recovery *recovery, const struct spool_file *ope
             }
             break;
         case SPOOL_FOUND_TOO_LONG:
+            walk->begin_sequence = walk->begin_sequence == 0 ? record.sequence : walk->begin_sequence;
             if (record.sequence > spool->released_sequence) {
                 walk->too_long_bytes = record.payload_bytes;
             }
@@ -235,9 +238,9 @@ static void find_sequences(struct recovery *recovery, uint32_t index, const stru
     const struct spool_header unknown = {.first_sequence = 1, .released = 0};
     walk_segment(recovery, opened, &unknown, UINT64_MAX, false, &walk);
     segment->is_header_damaged = true;
-    segment->first_sequence = walk.first_sequence;
+    segment->first_sequence = walk.begin_sequence;
     segment->salt = walk.scan.salt;
-    spool_set_state(spool, index, walk.first_sequence == 0 ? SPOOL_SEGMENT_FREE : SPOOL_SEGMENT_KEPT);
+    spool_set_state(spool, index, walk.begin_sequence == 0 ? SPOOL_SEGMENT_FREE : SPOOL_SEGMENT_KEPT);
 }
 
 static bool judge_header(struct recovery *recovery, uint32_t index, const struct spool_file *opened)

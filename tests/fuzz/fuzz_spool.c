@@ -13,6 +13,7 @@
 #include "fuzz.h"
 #include "fuzz_port.h"
 #include "log.h"
+#include "number.h"
 #include "parcel.h"
 #include "spool.h"
 #include "spool_format.h"
@@ -447,33 +448,106 @@ static bool sort_segments(struct segments *segments, const struct fuzz_file *fil
     return true;
 }
 
+/* Reads all of them; what any header or mark releases. */
+static uint64_t read_models(const struct segments *segments, struct spool_model models[FUZZ_FILES])
+{
+    uint64_t released = 0;
+    for (size_t i = 0; i < segments->count; i++) {
+        uint64_t end = i + 1 < segments->count ? segments->headers[i + 1].first_sequence : UINT64_MAX;
+        spool_model_read(&models[i], segments->bytes[i], PAYLOAD_BYTES_MAX, &segments->headers[i], end);
+        released = number_larger(released, segments->headers[i].released);
+        for (size_t k = 0; k < models[i].count; k++) {
+            bool is_mark = models[i].records[k].kind == SPOOL_MODEL_MARK;
+            released = number_larger(released, is_mark ? models[i].records[k].sequence : 0);
+        }
+    }
+    return released;
+}
+
+static void check_was_read(const struct start *start, const struct spool_model_record *record, uint64_t released)
+{
+    if (record->kind == SPOOL_MODEL_MESSAGE && record->sequence > released) {
+        size_t at = find(start, record->sequence);
+        CHECK(at < start->count && span_equal(start->payloads[at], record->payload));
+    }
+}
+
 /* Each record that is valid, and not released by any header or mark, was read; that one, and no other with its
  * sequence. */
 static void check_complete(const struct fuzz_file *files, const struct start *start)
 {
     static struct spool_model models[FUZZ_FILES];
     struct segments segments;
-    uint64_t released = 0;
     if (!sort_segments(&segments, files)) {
         return;
     }
+    uint64_t released = read_models(&segments, models);
     for (size_t i = 0; i < segments.count; i++) {
-        uint64_t end = i + 1 < segments.count ? segments.headers[i + 1].first_sequence : UINT64_MAX;
-        spool_model_read(&models[i], segments.bytes[i], PAYLOAD_BYTES_MAX, &segments.headers[i], end);
-        released = segments.headers[i].released > released ? segments.headers[i].released : released;
         for (size_t k = 0; k < models[i].count; k++) {
-            const struct spool_model_record *record = &models[i].records[k];
-            released = record->kind == SPOOL_MODEL_MARK && record->sequence > released ? record->sequence : released;
+            check_was_read(start, &models[i].records[k], released);
         }
     }
-    for (size_t i = 0; i < segments.count; i++) {
-        for (size_t k = 0; k < models[i].count; k++) {
-            const struct spool_model_record *record = &models[i].records[k];
-            if (record->kind == SPOOL_MODEL_MESSAGE && record->sequence > released) {
-                size_t at = find(start, record->sequence);
-                CHECK(at < start->count && span_equal(start->payloads[at], record->payload));
-            }
+}
+
+static bool has_sequence(const struct spool_model *model, const struct spool_model_header *header, uint64_t sequence)
+{
+    uint64_t last = 0;
+    for (size_t k = 0; k < model->count; k++) {
+        last = model->records[k].kind == SPOOL_MODEL_MESSAGE ? model->records[k].sequence : last;
+    }
+    return sequence >= header->first_sequence && sequence <= last;
+}
+
+/* One segment has lost its header, and the others say in which order they stand. What it has and no other one, in one
+ * stretch of sequences before the next segment's first, was read. */
+static void check_headless(const struct fuzz_file *files, const struct start *start)
+{
+    static struct fuzz_file others[FUZZ_FILES];
+    static struct spool_model models[FUZZ_FILES];
+    static struct spool_model headless;
+    const struct spool_model_header unknown = {.first_sequence = 1};
+    struct spool_model_header header;
+    struct segments segments;
+    size_t headless_count = 0;
+    memcpy(others, files, sizeof others);
+    for (size_t i = 0; i < FUZZ_FILES; i++) {
+        struct span bytes = span_of(files[i].data, SEGMENT_BYTES);
+        if (files[i].is_there && !spool_is_zero(files[i].data, SEGMENT_BYTES) && !spool_model_header(bytes, &header)) {
+            headless_count++;
+            others[i].is_there = false;
+            spool_model_read(&headless, bytes, PAYLOAD_BYTES_MAX, &unknown, UINT64_MAX);
         }
+    }
+    if (headless_count != 1 || !sort_segments(&segments, others)) {
+        return;
+    }
+    uint64_t released = read_models(&segments, models);
+    uint64_t first = 0;
+    uint64_t end = UINT64_MAX;
+    for (size_t k = headless.count; k > 0; k--) {
+        const struct spool_model_record *record = &headless.records[k - 1];
+        bool is_mark = record->kind == SPOOL_MODEL_MARK;
+        released = number_larger(released, is_mark ? record->sequence : 0);
+        first = is_mark ? first : record->sequence;
+    }
+    for (size_t i = segments.count; i > 0 && segments.headers[i - 1].first_sequence > first; i--) {
+        end = segments.headers[i - 1].first_sequence;
+    }
+    bool is_begun = false;
+    for (size_t k = 0; k < headless.count; k++) {
+        const struct spool_model_record *record = &headless.records[k];
+        bool is_elsewhere = false;
+        for (size_t i = 0; i < segments.count; i++) {
+            is_elsewhere = is_elsewhere || has_sequence(&models[i], &segments.headers[i], record->sequence);
+        }
+        if (record->kind != SPOOL_MODEL_MESSAGE || (is_elsewhere && !is_begun)) {
+            continue;
+        }
+        if (is_elsewhere || record->sequence >= end) {
+            break;
+        }
+        is_begun = true;
+        check_was_read(start, record, released);
     }
 }
 
@@ -623,6 +697,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     read_all(&start, &trace);
     check_read(before, &start);
     check_complete(before, &start);
+    check_headless(before, &start);
     bool is_removed = check_unchanged(before);
     bool is_known = !is_removed && is_plausible(before, &start);
     close_spool(&start);

@@ -24,8 +24,6 @@
 
 #include "port_posix.h"
 
-enum { PATIENCE_S = 30 }; /* no test is about speed; after so long something hangs */
-
 static struct table_top *the_table; /* for the port's functions, whose context is the real port's */
 
 static uint64_t shifted_now_ns(void *context)
@@ -111,7 +109,7 @@ enum gateway_turned table_top_turn(struct table_top *table)
     return gateway_turn(&table->gateway);
 }
 
-static uint64_t real_ms(const struct table_top *table)
+uint64_t table_top_real_ms(const struct table_top *table)
 {
     return table->real.now_ns(table->real.context) / 1000000;
 }
@@ -128,9 +126,9 @@ void table_top_close(struct table_top *table)
 {
     // What is still closing has its time; then everything that was lent must be back.
     table->clock_ms += 60000;
-    uint64_t end_ms = real_ms(table) + PATIENCE_S * 1000;
+    uint64_t end_ms = table_top_real_ms(table) + TABLE_TOP_PATIENCE_MS;
     struct server *server = &table->gateway.server;
-    while ((server->connection_count > 0 || table->gateway.sessions.count > 0) && real_ms(table) < end_ms) {
+    while ((server->connection_count > 0 || table->gateway.sessions.count > 0) && table_top_real_ms(table) < end_ms) {
         (void)table_top_turn(table);
     }
     assert_int_equal(table->gateway.sessions.count, 0);
@@ -192,14 +190,14 @@ size_t client_try_send(struct client *client, const void *data, size_t bytes)
 void client_send_raw(struct client *client, const void *data, size_t bytes)
 {
     const uint8_t *next = data;
-    uint64_t end_ms = real_ms(client->table) + PATIENCE_S * 1000;
+    uint64_t end_ms = table_top_real_ms(client->table) + TABLE_TOP_PATIENCE_MS;
     while (bytes > 0) {
         size_t sent = client_try_send(client, next, bytes);
         next += sent;
         bytes -= sent;
         if (sent == 0) {
             (void)table_top_turn(client->table);
-            assert_true(real_ms(client->table) < end_ms);
+            assert_true(table_top_real_ms(client->table) < end_ms);
         }
     }
 }
@@ -312,7 +310,7 @@ static bool cut_frame(struct client *client, struct frame *frame)
 struct frame client_read(struct client *client)
 {
     struct frame frame = {0};
-    uint64_t end_ms = real_ms(client->table) + PATIENCE_S * 1000;
+    uint64_t end_ms = table_top_real_ms(client->table) + TABLE_TOP_PATIENCE_MS;
     gather(client);
     while (!cut_frame(client, &frame)) {
         if (client->ended) {
@@ -320,7 +318,7 @@ struct frame client_read(struct client *client)
         }
         (void)table_top_turn(client->table);
         gather(client);
-        assert_true(real_ms(client->table) < end_ms);
+        assert_true(table_top_real_ms(client->table) < end_ms);
     }
     return frame;
 }
@@ -352,7 +350,7 @@ void client_expect_close(struct client *client, uint16_t code)
 
 int client_status(struct client *client)
 {
-    uint64_t end_ms = real_ms(client->table) + PATIENCE_S * 1000;
+    uint64_t end_ms = table_top_real_ms(client->table) + TABLE_TOP_PATIENCE_MS;
     for (;;) {
         gather(client);
         for (size_t at = 0; at + 4 <= client->received_bytes; at++) {
@@ -367,7 +365,7 @@ int client_status(struct client *client)
             return 0;
         }
         (void)table_top_turn(client->table);
-        assert_true(real_ms(client->table) < end_ms);
+        assert_true(table_top_real_ms(client->table) < end_ms);
     }
 }
 

@@ -36,6 +36,9 @@ struct frame {
     size_t bytes;
 };
 
+/* No test is about speed; after so long something hangs. */
+enum { TABLE_TOP_PATIENCE_MS = 60000 };
+
 /* `change` adjusts the settings before the start; may be NULL. */
 struct table_top *table_top_open(void (*change)(struct settings *settings));
 /* The same, in the folder of a table that was closed and kept it: the gateway's next start. */
@@ -44,6 +47,8 @@ struct table_top *table_top_open_in(const char *folder, void (*change)(struct se
 void table_top_close(struct table_top *table);
 /* One turn that does not wait for anything but what is there. */
 enum gateway_turned table_top_turn(struct table_top *table);
+/* The real clock's time, for bounds on what waits for the machine. */
+uint64_t table_top_real_ms(const struct table_top *table);
 /* How often the log holds `text`. */
 size_t table_top_log_count(struct table_top *table, const char *text);
 

@@ -281,6 +281,24 @@ static void a_zeroed_header_page(void **state)
     assert_well(rig);
 }
 
+/* What is too long for the setting now is not forgotten, also where the segment's header is lost. */
+static void too_long_under_a_damaged_header(void **state)
+{
+    struct spool_rig *rig = *state;
+    uint64_t missing;
+    uint8_t bytes[SEGMENT_BYTES];
+    fill(rig, 1); /* message 0 is a long one */
+    (void)spool_rig_load(rig, 0, bytes, sizeof bytes);
+    bytes[HEADER - 1] ^= 1;
+    spool_rig_save(rig, 0, bytes, sizeof bytes);
+    rig->options.payload_bytes_max = 100;
+    assert_false(spool_rig_start(rig));
+    assert_non_null(strstr(rig->error, "MAX_MESSAGE_BYTES"));
+    rig->options.payload_bytes_max = RIG_PAYLOAD_MAX;
+    assert_true(spool_rig_start(rig));
+    assert_int_equal(read_all(rig, &missing), 1);
+}
+
 int main(void)
 {
 #define with_rig(test) cmocka_unit_test_setup_teardown(test, open_rig, close_rig)
@@ -296,6 +314,7 @@ int main(void)
         with_rig(any_flipped_bit),
         with_rig(damaged_segment_headers),
         with_rig(a_zeroed_header_page),
+        with_rig(too_long_under_a_damaged_header),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
