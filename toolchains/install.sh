@@ -10,7 +10,7 @@
 set -eu
 
 build='gcc libc6-dev cmake ninja-build pkg-config libwolfssl-dev librabbitmq-dev libpq-dev libjsmn-dev libcmocka-dev'
-chaos='iproute2 nftables e2fsprogs mount'
+chaos='iproute2 nftables mount'
 run="$build python3 rabbitmq-server postgresql alembic python3-psycopg2 python3-pika python3-websockets"
 load='python3-locust python3-websocket'
 pages='chromium chromium-driver python3-selenium fonts-dejavu-core prometheus python3-prometheus-client'

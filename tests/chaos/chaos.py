@@ -161,10 +161,8 @@ class Site:
                 (faults.kill_database_session, 1, 1)], seed),
             faults.Target(self, "clients", self.fleet, 2.0, [(faults.drop_clients, 1, 5)], seed),
         ]
-        disk_faults = [(faults.fill_disk, 1, 1)] * self.disk.is_small
-        disk_faults += [(faults.refuse_writes, 2, 1)] * self.disk.is_thin
-        if disk_faults:
-            found.append(faults.Target(self, "disk", self.disk, 8.0, disk_faults, seed))
+        if self.disk.is_small:
+            found.append(faults.Target(self, "disk", self.disk, 8.0, [(faults.fill_disk, 1, 2)], seed))
         for processor in self.processors:
             found.append(faults.Target(self, processor.folder.name, processor, 4.0, [
                 (faults.kill_program, 4, 2), (faults.kill_program_again, 1, 1), (faults.stop_program, 2, 1),
@@ -336,7 +334,7 @@ def keep(site):
     """What the gateway left on its disk, which goes with us."""
     try:
         shutil.copytree(site.gateway.folder, site.folder / "gateway", dirs_exist_ok=True,
-                        ignore=shutil.ignore_patterns("ballast", "lost+found"))
+                        ignore=shutil.ignore_patterns("ballast"))
     except shutil.Error as error:
         print(f"not all of it can be read: {error}", flush=True)
     return site.folder
@@ -353,8 +351,6 @@ def play(arguments, folder):
         number = 0
         while site.ledger.is_clean():
             number += 1
-            if number > 1:
-                site.disk.renew()
             site.open_up(1 + number % 2 if arguments.short else dice.choice((1, 1, 2)))
             targets = site.targets(f"{arguments.seed}/{number}")
             print(f"round {number}: {len(site.processors)} processor{'s'[:len(site.processors) - 1]}", flush=True)

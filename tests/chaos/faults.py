@@ -141,13 +141,6 @@ def fill_disk(site, disk, dice):
     disk.free()
 
 
-def refuse_writes(site, disk, dice):
-    site.count("disk refuses writes", disk.refuse)
-    yield dice.uniform(0.5, 6.0)
-    site.did("disk takes writes")
-    disk.free()
-
-
 def cut_link(site, link, dice):
     way = dice.choice(("both", "both", "there", "back"))
     if link == "processor-RabbitMQ" and len(site.processors) == 1:

@@ -16,10 +16,8 @@ from pathlib import Path
 from cutting_proxy import CuttingProxy
 
 ENTERED = "POSTERN_CHAOS_GROUND"
-BACKING_BYTES = 40 << 20
-DISK_BYTES = 48 << 20  # more than backs it: a thin disk
+DISK_BYTES = 16 << 20
 BALLAST_STEP_BYTES = 1 << 20
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 def run(*command, text=None):
@@ -149,80 +147,25 @@ class ProxyLinks:
 
 
 class Disk:
-    """A small file system for the gateway. full(): no space is left on it. refuse(): it has space, but what stands
-    behind it has none, so writes fail. free() undoes both. Renewed, it is empty and thin again."""
+    """A small file system for the gateway, in memory. full(): no space is left on it; free() undoes that.
+
+    A disk whose writes and syncs fail is not among the faults: ext4 on a loop device with nothing behind it loses, after
+    such a failure, blocks whose sync it had called good. Storage that fails and keeps its word is in faulty_files.c and
+    in the simulator."""
 
     def __init__(self, ground):
-        self.backing = ground.folder / "backing"
         self.mount = ground.folder / "disk"
-        self.is_thin = self.is_small = False
-        for folder in (self.backing, self.mount):
-            folder.mkdir(exist_ok=True)
+        self.mount.mkdir()
+        self.is_small = False
         if ground.why_not:
             ground.skip("a small disk: there are no mounts of our own")
             return
-        works, said = run("mount", "-t", "tmpfs", "-o", f"size={BACKING_BYTES}", "tmpfs", str(self.backing))
-        if not works:
+        self.is_small, said = run("mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(self.mount))
+        if not self.is_small:
             ground.skip(f"a small disk: {said}")
-            return
-        self.is_small = True
-        said = self._make_thin()
-        if not self.is_thin:
-            ground.skip(f"a disk that refuses writes: {said}")
-            self.mount = self.backing
-
-    def _make_thin(self):
-        image = self.backing / "image"
-        with open(image, "wb") as file:
-            file.truncate(DISK_BYTES)
-        # No journal, and no end of service after an error: an error is to hit what is written, not the whole disk.
-        for command in (("mkfs.ext4", "-q", "-F", "-m", "0", "-b", str(PAGE_BYTES), "-O", "^has_journal", str(image)),
-                        ("mount", "-o", "loop,errors=continue,noatime", str(image), str(self.mount))):
-            works, said = run(*command)
-            if not works:
-                image.unlink()
-                return f"{command[0]}: {said}"
-        said = self._make_honest()
-        if said:
-            run("umount", str(self.mount))
-            image.unlink()
-            return said
-        # The folders stand behind it from the start: an error is to hit files, not the way to them.
-        for name in ("logs", "spool"):
-            (self.mount / name).mkdir()
-        run("sync", "-f", str(self.mount))
-        self.is_thin = True
-        return ""
-
-    def _make_honest(self):
-        """The loop device calls a request written when only a part of it was. So its requests are of one page, which is
-        written or not."""
-        _, device = run("findmnt", "-n", "-o", "SOURCE", str(self.mount))
-        try:
-            Path(f"/sys/block/{Path(device).name}/queue/max_sectors_kb").write_text(str(PAGE_BYTES // 1024))
-            return ""
-        except OSError as error:
-            return str(error)
 
     def full(self):
         fill(self.mount / "ballast")
 
-    def refuse(self):
-        fill(self.backing / "ballast")
-
     def free(self):
-        for folder in (self.mount, self.backing):
-            (folder / "ballast").unlink(missing_ok=True)
-
-    def renew(self):
-        """An empty disk in the place of this one, which nobody may be using."""
-        self.free()
-        if self.is_thin:
-            works, said = run("umount", str(self.mount))
-            if not works:
-                raise RuntimeError(f"umount: {said}")
-            (self.backing / "image").unlink()
-            self.is_thin = False
-            said = self._make_thin()
-            if said:
-                raise RuntimeError(f"no new disk: {said}")
+        (self.mount / "ballast").unlink(missing_ok=True)

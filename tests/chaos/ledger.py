@@ -157,13 +157,11 @@ class Account:
         self.checked = len(self.known)
         self.row_last = -1
 
-    def excerpt(self, number, around=6):
-        """The history of one message, and what else happened to its client at those moments."""
-        moments = [index for index, event in enumerate(self.history) if event[2] == number]
-        if number is None or not moments:
-            return list(self.history)[-2 * around:]
-        shown = sorted({each for moment in moments for each in range(moment - around // 2, moment + around // 2 + 1)})
-        return [self.history[each] for each in shown if 0 <= each < len(self.history)]
+    def excerpt(self, number):
+        """The history of one message, and of its client's connections; without a number its client's last events."""
+        if number is None:
+            return list(self.history)[-20:]
+        return [event for event in self.history if event[2] in (None, number)]
 
 
 class Ledger:
@@ -212,12 +210,16 @@ class Ledger:
             lines.append(f"{kind.upper()}: {client}, message {'?' if number is None else number}: {text}")
             if account is None:
                 continue
+            told = account.excerpt(number)
+            moments = [event[0] for event in told if number is None or event[2] == number]
+            if not moments:
+                continue
+            first, last = moments[0] - 1, moments[-1] + 1
             events = [(moment, f"{client}  {what} {'' if which is None else which} {detail}")
-                      for moment, what, which, detail in account.excerpt(number)]
-            if events:
-                first, last = events[0][0] - 2, events[-1][0] + 1
-                events += [(moment, f"          *** {what}") for moment, what in self.doings if first <= moment <= last]
-            lines += [f"    {moment - self.start:9.3f}  {what}" for moment, what in sorted(events)][:60]
+                      for moment, what, which, detail in told]
+            events += [(moment, f"          *** {what}") for moment, what in self.doings]
+            lines += [f"    {moment - self.start:9.3f}  {what}" for moment, what in sorted(events)
+                      if first <= moment <= last]
         if len(self.complaints) > complaints:
             lines.append(f"(and {sum(self.counts.values()) - complaints} more)")
         return "\n".join(lines)

@@ -13,7 +13,7 @@ HARMS = ["postern-gateway killed", "postern-gateway stopped", "postern-gateway r
          "postern-processor stopped", "postern-processor restarted", "RabbitMQ killed", "RabbitMQ stopped",
          "PostgreSQL killed", "PostgreSQL stopped", "PostgreSQL session killed", "link gateway-RabbitMQ cut",
          "link processor-RabbitMQ cut", "link processor-PostgreSQL cut"]
-PRIVILEGED = ["link clients-gateway cut", "disk full", "disk refuses writes"]
+PRIVILEGED = ["link clients-gateway cut", "disk full"]
 
 
 @pytest.fixture(scope="module")
