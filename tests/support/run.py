@@ -255,11 +255,15 @@ class Run:
 
     @staticmethod
     def say_where(gateway, processor, broker, database, in_effect):
+        def page(program, path):
+            is_off = int(program.settings[program.admin_setting]) == 0
+            return f"none: {program.admin_setting}=0" if is_off else program.admin_url(path)
+
         lines = [
-            ("live page", gateway.admin_url("/")),
+            ("live page", page(gateway, "/")),
             ("clients", gateway.url("{client_id}")),
-            ("metrics", gateway.admin_url("/metrics")),
-            ("", processor.admin_url("/metrics")),
+            ("metrics", page(gateway, "/metrics")),
+            ("", page(processor, "/metrics")),
             ("RabbitMQ", f"amqp://guest:guest@127.0.0.1:{broker.port}   pages: http://127.0.0.1:{broker.management_port} (guest, guest)"),
             ("PostgreSQL", database.url()),
             ("", f"psql {database.url()} -c 'SELECT * FROM messages'"),
