@@ -191,7 +191,7 @@ class Run:
         broker = Broker(RUN / "rabbitmq", port_or_another("RabbitMQ", 5672), port_or_another("RabbitMQ", 15672),
                         management=True, node_name="postern")
         database = Database(RUN / "postgresql", port_or_another("PostgreSQL", 5432), kept=True)
-        self.started.append(("RabbitMQ", broker.end, broker))
+        self.started.append(("RabbitMQ", broker.end))
         step("PostgreSQL", lambda: self.start_database(broker, database))
         step("migrate", lambda: self.migrate(database))
         step("RabbitMQ", lambda: broker.wait_ready() and f"127.0.0.1:{broker.port}")
@@ -203,8 +203,9 @@ class Run:
             program.folder = ROOT  # .env and logs/ are where a user would look for them
             program.output = RUN / f"{program.name}.output"
             program.log_path = ROOT / program.settings.get(program.log_setting, program.log_default)
-            self.started.append((program.name, program.end, program))
+        self.started.append((processor.name, processor.end))
         step("processor", lambda: processor.start() and f"pid {processor.pid}")
+        self.started.append((gateway.name, gateway.end))
         step("gateway", lambda: self.start_gateway(gateway))
         GATEWAY_URL.write_text(gateway.url("").rstrip("/") + "\n")
 
@@ -231,7 +232,7 @@ class Run:
 
     def start_database(self, broker, database):
         broker.launch()
-        self.started.append(("PostgreSQL", database.end, database))
+        self.started.append(("PostgreSQL", database.end))
         database.start()
         if not database.query("SELECT 1 FROM pg_database WHERE datname = 'postern'", database="postgres"):
             database.create("postern")
@@ -282,7 +283,7 @@ class Run:
         """Ends what runs, last started first; True when all of it ended well."""
         well = True
         GATEWAY_URL.unlink(missing_ok=True)
-        for name, end, _ in reversed(self.started):
+        for name, end in reversed(self.started):
             try:
                 start = time.monotonic()
                 end()
