@@ -17,7 +17,7 @@ static const char help[] =
     "\n"
     "  postern-processor            run, with the settings of the environment and of ./.env\n"
     "  postern-processor --check    print the settings in effect, passwords masked\n"
-    "  postern-processor --plan     print the memory table\n"
+    "  postern-processor --plan     print the memory table; it asks for DATABASE_URL as the start does\n"
     "  postern-processor --version\n"
     "  postern-processor --help\n"
     "\n"

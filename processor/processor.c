@@ -567,7 +567,9 @@ bool processor_listen(struct processor *processor, char *error, size_t error_byt
         return false;
     }
     if (!admin_listen(&processor->admin, &address)) {
-        (void)snprintf(error, error_bytes, "PROCESSOR_ADMIN_PORT=%u (PROCESSOR_ADMIN_ADDRESS=%s): cannot listen: %s",
+        (void)snprintf(error, error_bytes,
+                       "PROCESSOR_ADMIN_PORT=%u (PROCESSOR_ADMIN_ADDRESS=%s): cannot listen: %s; see that the address "
+                       "is this machine's and that nothing else has the port",
                        (unsigned)settings->admin_port, settings->admin_address, port->error_text(port->context));
         return false;
     }

@@ -11,7 +11,7 @@ set -eu
 
 build='gcc libc6-dev cmake ninja-build pkg-config libwolfssl-dev librabbitmq-dev libpq-dev libjsmn-dev libcmocka-dev'
 chaos='iproute2 nftables mount'
-run="$build python3 rabbitmq-server postgresql alembic python3-psycopg2 python3-pika python3-websockets"
+run="$build python3 rabbitmq-server postgresql alembic python3-psycopg2 python3-pika python3-websockets curl"
 load='python3-locust python3-websocket'
 pages='chromium chromium-driver python3-selenium fonts-dejavu-core prometheus python3-prometheus-client'
 packages=
@@ -23,7 +23,7 @@ for group in "$@"; do
     chaos) packages="$packages $chaos" ;;
     load) packages="$packages $load" ;;
     pictures) packages="$packages $pages" ;;
-    test) packages="$packages $run $load $pages $chaos python3-pytest clang clang-tidy clang-format libclang-rt-14-dev llvm mandoc curl" ;;
+    test) packages="$packages $run $load $pages $chaos python3-pytest clang clang-tidy clang-format libclang-rt-14-dev llvm mandoc" ;;
     fuzz) packages="$packages $build python3 clang libclang-rt-14-dev llvm" ;;
     cross) packages="$packages $build qemu-user-static" ;;
     compose) packages="$packages python3-pytest python3-websocket docker.io docker-compose mmdebstrap" ;;

@@ -188,6 +188,19 @@ static void cut(struct sim *sim, struct sim_page *page, size_t sector)
     page->stale &= (uint8_t) ~(1U << sector);
 }
 
+/* What lies behind the end of a file is zero when it grows again. */
+static void clear_behind_end(struct sim *sim, struct sim_file *file)
+{
+    for (size_t i = 0; i < SIM_FILE_PAGES_MAX; i++) {
+        uint64_t start = (uint64_t)i * SIM_PAGE_BYTES;
+        if (file->pages[i] != SIM_NO_PAGE && start + SIM_PAGE_BYTES > file->bytes) {
+            size_t kept = file->bytes > start ? (size_t)(file->bytes - start) : 0;
+            memset(sim->disk.pages[file->pages[i]].cache + kept, 0, SIM_PAGE_BYTES - kept);
+            memset(sim->disk.pages[file->pages[i]].disk + kept, 0, SIM_PAGE_BYTES - kept);
+        }
+    }
+}
+
 static void cut_name(struct sim *sim, struct sim_file *file)
 {
     if (!file->is_name_synced && sim_chance(sim, SIM_ALWAYS / 2)) {
@@ -203,6 +216,7 @@ static void cut_name(struct sim *sim, struct sim_file *file)
                           : sim_between(sim, file->bytes < file->synced_bytes ? file->bytes : file->synced_bytes,
                                         file->bytes > file->synced_bytes ? file->bytes : file->synced_bytes);
         file->synced_bytes = file->bytes;
+        clear_behind_end(sim, file);
     }
 }
 

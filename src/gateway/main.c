@@ -224,6 +224,8 @@ static void measure_and_go(struct process *process, enum program_command command
         print_plan(process);
     } else if (bytes_beyond_limit(process) > 0) {
         complain_of_limit(process);
+    } else if (command == PROGRAM_CHECK) {
+        program_print_settings(program, malloc_block_bytes() > 0 ? malloc_is_fixed : malloc_is_the_systems);
     } else {
         run(process);
     }
@@ -265,12 +267,7 @@ int main(int argument_count, char **arguments)
     if (command == PROGRAM_PLAN && !read_plan(&process, (size_t)argument_count - 2, arguments + 2)) {
         command = PROGRAM_END;
     }
-    if (command == PROGRAM_END || !load(&process)) {
-        return (int)program->code;
-    }
-    if (command == PROGRAM_CHECK) {
-        program_print_settings(program, malloc_block_bytes() > 0 ? malloc_is_fixed : malloc_is_the_systems);
-    } else {
+    if (command != PROGRAM_END && load(&process)) {
         measure_and_go(&process, command);
     }
     return (int)program->code;

@@ -14,7 +14,7 @@ class DevRun:
     """Its output says where everything is."""
 
     def __init__(self, folder):
-        environment = {**os.environ, "LOG_MESSAGES": "1", "GATEWAY_ID": "gw-1", "NO_COLOR": "1"}
+        environment = {**os.environ, "GATEWAY_ID": "gw-1", "NO_COLOR": "1"}
         self.process = Process("./dev run", [ROOT / "dev", "run"], ROOT, environment, folder / "output.log",
                                death_signal="TERM")
 

@@ -224,7 +224,14 @@ def test_exit_codes(pipeline, tmp_path):
     client.drop()
     assert pipeline.gateway().end() == 0
     assert run_program("postern-gateway", tmp_path, PORT="0")[0] == 2
-    assert run_program("postern-gateway", tmp_path, MEMORY_LIMIT="1M")[0] == 2
+
+
+def test_check_refuses_what_the_start_refuses(tmp_path):
+    """Too little memory shows only once all is measured."""
+    code, said = run_program("postern-gateway", tmp_path, MEMORY_LIMIT="1M")
+    assert code == 2 and "MEMORY_LIMIT=1048576: " in said and len(said.splitlines()) == 1, said
+    assert run_program("postern-gateway", tmp_path, "--check", MEMORY_LIMIT="1M") == (code, said)
+    assert run_program("postern-gateway", tmp_path, "--check", MEMORY_LIMIT="1G")[0] == 0
 
 
 def test_the_plan_says_how_long_an_outage_may_be(tmp_path):

@@ -135,12 +135,14 @@ class Processor(Program):
         super().__init__("postern-processor", build, folder, settings)
 
     def start(self, timeout_s=60.0):
-        """Starts it and waits until it handles signals; it may not have found its servers yet."""
+        """Starts it and waits until it serves its pages, the last thing that can keep it from running, or without any
+        until it handles signals; it may not have found its servers yet."""
         super().start()
+        port = int(self.settings[self.admin_setting])
 
         def started():
             if not self.alive():
                 raise Failure(f"postern-processor ended while starting (exit {self.popen.returncode})\n{self.tails()}")
-            return self.handles(signal.SIGTERM)
+            return self.listens(port) if port else self.handles(signal.SIGTERM)
         wait_until(started, timeout_s, "postern-processor to start")
         return self

@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,15 +19,25 @@ import time
 
 import websockets
 from process import Failure, free_port, port_is_free, tail, wait_until
-from programs import ROOT, Gateway, Processor
+from programs import ROOT, Gateway, Processor, find_program
 from services import Broker, Database, migrate
 
 RUN = ROOT / "build" / "run"
 GATEWAY_URL = RUN / "gateway.url"  # while it runs: where its gateway is, for ./dev load
 
 
+# What decides where things are, and is ours to hand to the programs in place of their defaults.
+PLACES = ("PORT", "LISTEN_ADDRESS", "GATEWAY_ID", "ADMIN_PORT", "PROCESSOR_ADMIN_PORT", "GATEWAY_LOG_FILE",
+          "PROCESSOR_LOG_FILE")
+SERVERS = ("RABBITMQ_URL", "DATABASE_URL")  # always those that are started here
+
+
 class Stop(Exception):
     """Asked to end, by Ctrl-C or a signal."""
+
+
+class WrongSetting(Exception):
+    """A program's one line about .env or the environment."""
 
 
 class Colours:
@@ -64,46 +75,80 @@ def build():
     return f"build/release, gcc {compiler.strip()}"
 
 
-def settings_of_user():
-    """What .env in the root and the environment set; the environment wins. Only what decides addresses is read from
-    .env: the programs read the rest themselves."""
+def settings_of_environment():
+    """Our environment's; the programs read .env themselves."""
+    names = re.findall(r"^#?\s?([A-Z][A-Z0-9_]+)=", (ROOT / ".env.template").read_text("utf-8"), re.M)
+    return {name: os.environ[name] for name in names if name in os.environ and name not in SERVERS}
+
+
+def settings_in_effect(given):
+    """What both programs' --check print: the value of each setting, and where it is from."""
     found = {}
-    try:
-        text = (ROOT / ".env").read_text("utf-8")
-    except OSError:
-        text = ""
-    for name, value in re.findall(r"^\s*(?:export\s+)?(PORT|LISTEN_ADDRESS|ADMIN_PORT|PROCESSOR_ADMIN_PORT)\s*=\s*[\"']?([^\s\"'#]+)", text, re.M):
-        found[name] = value
-    for name in re.findall(r"^#?\s?([A-Z][A-Z0-9_]+)=", (ROOT / ".env.template").read_text("utf-8"), re.M):
-        if name in os.environ and name not in ("RABBITMQ_URL", "DATABASE_URL"):
-            found[name] = os.environ[name]
+    servers = {"RABBITMQ_URL": "amqp://127.0.0.1", "DATABASE_URL": "postgresql://127.0.0.1/postern"}
+    for name in ("postern-gateway", "postern-processor"):
+        done = subprocess.run([find_program("release", name), "--check"], cwd=ROOT, stdin=subprocess.DEVNULL,
+                              env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", **given, **servers},
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+        if done.returncode != 0:
+            raise WrongSetting(done.stderr.strip())
+        for setting, value, origin in re.findall(r"^([A-Z_]+)=(.*) # (\S+)$", done.stdout, re.M):
+            found[setting] = ((shlex.split(value) or [""])[0], origin)
     return found
 
 
-def taken_or(preferred):
-    """The preferred port, or another one when that is taken."""
-    return preferred if port_is_free(preferred) else free_port()
+def say_what_is_not_used():
+    try:
+        text = (ROOT / ".env").read_text("utf-8", "replace")
+    except OSError:
+        text = ""
+    for name in SERVERS:
+        if name in os.environ or re.search(rf"^\s*(export\s+)?{name}\s*=\s*\S", text, re.M):
+            print(f"  {name} is not used: the servers of ./dev run are its own", flush=True)
+
+
+def port_or_another(name, preferred):
+    """The preferred port, or another one when that is taken. Asked right before it is used."""
+    if port_is_free(preferred):
+        return preferred
+    port = free_port()
+    print(f"  {name:<12} {preferred} is taken: {port} instead", flush=True)
+    return port
 
 
 class Demonstration:
     """One message as a client of python3-websockets, with the time of each thing that comes back."""
 
-    def __init__(self, gateway, database):
+    def __init__(self, gateway, processor, database):
         self.gateway = gateway
+        self.processor = processor
         self.database = database
         self.client_id = "demo"
         self.message = {"type": "text", "content": {"temperature": 21.5, "unit": "°C"},
                         "id": time.strftime("hello-%H%M%S")}
 
+    def check_alive(self):
+        for program in (self.gateway, self.processor):
+            program.check_alive()
+
+    async def receive(self, socket, timeout_s=60):
+        deadline = time.monotonic() + timeout_s
+        while True:
+            self.check_alive()
+            try:
+                return await asyncio.wait_for(socket.recv(), 1)
+            except asyncio.TimeoutError:
+                if time.monotonic() >= deadline:
+                    raise
+
     async def talk(self):
         async with websockets.connect(self.gateway.url(self.client_id)) as socket:
-            print(f"  {C.dim}←         {C.end} {await asyncio.wait_for(socket.recv(), 30)}")
+            print(f"  {C.dim}←         {C.end} {await self.receive(socket)}")
             text = json.dumps(self.message, ensure_ascii=False, separators=(",", ":"))
             start = time.monotonic()
             await socket.send(text)
             print(f"  {C.bold}→   0.0 ms{C.end} {text}", flush=True)
             while True:
-                answer = await asyncio.wait_for(socket.recv(), 60)
+                answer = await self.receive(socket)
                 print(f"  {C.green}← {(time.monotonic() - start) * 1000:5.1f} ms{C.end} {answer}", flush=True)
                 if json.loads(answer).get("status") == "stored":
                     return
@@ -115,8 +160,9 @@ class Demonstration:
         try:
             asyncio.run(self.talk())
         except (asyncio.TimeoutError, OSError, websockets.exceptions.WebSocketException) as error:
-            self.gateway.check_alive()
-            raise Failure(f"no receipt `stored` came: {error!r}\n{self.gateway.tails()}") from None
+            self.check_alive()
+            raise Failure(f"no receipt `stored` came: {error!r}\n{self.gateway.tails()}\n"
+                          f"{self.processor.tails()}") from None
         names = ["id", "client_id", "message_id", "type", "content", "status", "gateway", "stored_at"]
         row = self.database.query(
             f"SELECT {', '.join(f'{name}::text' for name in names)} FROM messages WHERE client_id = %s "
@@ -134,46 +180,59 @@ class Run:
     def go(self, once):
         RUN.mkdir(parents=True, exist_ok=True)
         (ROOT / "logs").mkdir(exist_ok=True)
-        settings = settings_of_user()
-        port = int(settings.get("PORT", taken_or(8000)))
-        settings.update(PORT=port)
-        settings.setdefault("LISTEN_ADDRESS", "127.0.0.1")
-        settings.setdefault("ADMIN_PORT", taken_or(8081))
-        settings.setdefault("PROCESSOR_ADMIN_PORT", taken_or(8082))
+        for output in RUN.glob("*.output"):
+            output.unlink()
 
         print(f"{C.bold}Postern{C.end}: gateway and processor on a private RabbitMQ and PostgreSQL\n")
         step("build", build)
-        broker = Broker(RUN / "rabbitmq", taken_or(5672), taken_or(15672), management=True)
-        database = Database(RUN / "postgresql", taken_or(5432))
-        self.started.append(("RabbitMQ", broker.end, broker))
+        given = settings_of_environment()
+        in_effect = settings_in_effect(given)
+        say_what_is_not_used()
+        broker = Broker(RUN / "rabbitmq", port_or_another("RabbitMQ", 5672), port_or_another("RabbitMQ", 15672),
+                        management=True, node_name="postern")
+        database = Database(RUN / "postgresql", port_or_another("PostgreSQL", 5432), kept=True)
+        self.started.append(("RabbitMQ", broker.end))
         step("PostgreSQL", lambda: self.start_database(broker, database))
         step("migrate", lambda: self.migrate(database))
         step("RabbitMQ", lambda: broker.wait_ready() and f"127.0.0.1:{broker.port}")
 
-        both = {**settings, "RABBITMQ_URL": broker.url(), "DATABASE_URL": database.url()}
-        processor = Processor("release", RUN, **both)
-        gateway = Gateway("release", RUN, **both)
+        settings = {**given, **self.places(in_effect), "RABBITMQ_URL": broker.url(), "DATABASE_URL": database.url()}
+        processor = Processor("release", RUN, **settings)
+        gateway = Gateway("release", RUN, **settings)
         for program in (processor, gateway):
             program.folder = ROOT  # .env and logs/ are where a user would look for them
             program.output = RUN / f"{program.name}.output"
             program.log_path = ROOT / program.settings.get(program.log_setting, program.log_default)
-            self.started.append((program.name, program.end, program))
+        self.started.append((processor.name, processor.end))
         step("processor", lambda: processor.start() and f"pid {processor.pid}")
+        self.started.append((gateway.name, gateway.end))
         step("gateway", lambda: self.start_gateway(gateway))
         GATEWAY_URL.write_text(gateway.url("").rstrip("/") + "\n")
 
-        Demonstration(gateway, database).show()
+        Demonstration(gateway, processor, database).show()
         if once:
             return
-        self.say_where(gateway, processor, broker, database)
+        self.say_where(gateway, processor, broker, database, in_effect)
         while True:
             for program in (gateway, processor, broker.process, database.process):
                 program.check_alive()
             time.sleep(0.5)
 
+    @staticmethod
+    def places(in_effect):
+        """What .env and the environment say, and else what suits a machine where somebody tries it."""
+        chosen = {name: in_effect[name][0] for name in PLACES if in_effect[name][1] != "default"}
+        chosen.setdefault("LISTEN_ADDRESS", "127.0.0.1")
+        for name, program in (("PORT", "gateway"), ("ADMIN_PORT", "gateway"), ("PROCESSOR_ADMIN_PORT", "processor")):
+            if name not in chosen:
+                chosen[name] = port_or_another(program, int(in_effect[name][0]))
+        if in_effect["LOG_MESSAGES"][1] == "default":
+            chosen["LOG_MESSAGES"] = 1
+        return chosen
+
     def start_database(self, broker, database):
         broker.launch()
-        self.started.append(("PostgreSQL", database.end, database))
+        self.started.append(("PostgreSQL", database.end))
         database.start()
         if not database.query("SELECT 1 FROM pg_database WHERE datname = 'postern'", database="postgres"):
             database.create("postern")
@@ -196,19 +255,25 @@ class Run:
         return "alembic upgrade head: " + database.query("SELECT version_num FROM alembic_version")[0][0]
 
     @staticmethod
-    def say_where(gateway, processor, broker, database):
+    def say_where(gateway, processor, broker, database, in_effect):
+        def page(program, path):
+            is_off = int(program.settings[program.admin_setting]) == 0
+            return f"none: {program.admin_setting}=0" if is_off else program.admin_url(path)
+
         lines = [
-            ("live page", gateway.admin_url("/")),
+            ("live page", page(gateway, "/")),
             ("clients", gateway.url("{client_id}")),
-            ("metrics", gateway.admin_url("/metrics")),
-            ("", processor.admin_url("/metrics")),
+            ("metrics", page(gateway, "/metrics")),
+            ("", page(processor, "/metrics")),
             ("RabbitMQ", f"amqp://guest:guest@127.0.0.1:{broker.port}   pages: http://127.0.0.1:{broker.management_port} (guest, guest)"),
             ("PostgreSQL", database.url()),
             ("", f"psql {database.url()} -c 'SELECT * FROM messages'"),
             ("logs", os.path.relpath(gateway.log_path, ROOT)),
             ("", os.path.relpath(processor.log_path, ROOT)),
-            ("data", os.path.relpath(RUN, ROOT) + "   (remove it to start afresh)"),
+            ("data", f"build/run, {in_effect['SPOOL_DIR'][0]}   (remove both to start afresh)"),
         ]
+        if database.borrowed_folder:
+            lines.append(("", f"{database.borrowed_folder}   (the rows: emptied once build/run is gone)"))
         print(f"\n{C.bold}It runs.{C.end}")
         for name, value in lines:
             print(f"  {name:<12} {value}")
@@ -218,7 +283,7 @@ class Run:
         """Ends what runs, last started first; True when all of it ended well."""
         well = True
         GATEWAY_URL.unlink(missing_ok=True)
-        for name, end, _ in reversed(self.started):
+        for name, end in reversed(self.started):
             try:
                 start = time.monotonic()
                 end()
@@ -256,6 +321,9 @@ def main():
             run.go(once)
         except Stop:
             print()
+        except WrongSetting as wrong:
+            print(wrong, file=sys.stderr)
+            code = 2
         except Failure as failure:
             print(f"\n{C.red}It failed:{C.end} {failure}\n", flush=True)
             code = 1

@@ -12,6 +12,7 @@ Both have the same handles: start, end, restart, kill9, stop (SIGSTOP), cont.
 """
 
 import base64
+import hashlib
 import http.client
 import json
 import os
@@ -32,16 +33,18 @@ START_TIMEOUT_S = 120.0
 
 class Broker:
     """One RabbitMQ node. `management` adds the web pages and the HTTP API (and is then used for what it does faster).
-    More `addresses` of loopback tell its clients' packets apart."""
+    More `addresses` of loopback tell its clients' packets apart. Its data is its node's: with a `node_name`, a node on
+    another port finds it too."""
 
-    def __init__(self, folder, port=None, management_port=None, management=False, addresses=("127.0.0.1",)):
+    def __init__(self, folder, port=None, management_port=None, management=False, addresses=("127.0.0.1",),
+                 node_name=None):
         self.folder = Path(folder).absolute()
         self.port = port or free_port()
         self.addresses = addresses
         self.distribution_port = free_port()
         self.epmd_port = free_port()
         self.management_port = (management_port or free_port()) if management else None
-        self.node = f"postern{self.port}@localhost"
+        self.node = f"{node_name or f'postern{self.port}'}@localhost"
         self.epmd = None
         self.process = None
         self.alarm_on = False
@@ -244,9 +247,11 @@ class Broker:
 
 
 class Database:
-    """One PostgreSQL server with the superuser postern/postern. durable=False: no fsync, for tests that kill only it."""
+    """One PostgreSQL server with the superuser postern/postern. durable=False: no fsync, for tests that kill only it.
+    Started by root it is another user's, and a folder under /root, say, is out of that user's reach: then its data is
+    elsewhere, and gone at the end unless it is to be `kept`."""
 
-    def __init__(self, folder, port=None, durable=True, addresses=("127.0.0.1",)):
+    def __init__(self, folder, port=None, durable=True, addresses=("127.0.0.1",), kept=False):
         self.folder = Path(folder).absolute()
         self.port = port or free_port()
         self.durable = durable
@@ -254,6 +259,7 @@ class Database:
         self.bin = postgresql_bin()
         self.user = _unprivileged_user() if os.geteuid() == 0 else None
         self.data = self.folder / "data"
+        self.kept = kept
         self.borrowed_folder = None
         self.process = None
 
@@ -285,14 +291,13 @@ class Database:
         return {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
 
     def _prepare(self):
+        is_new = not self.folder.exists()
         self.folder.mkdir(parents=True, exist_ok=True)
-        if self.user:
-            if not _reachable_by_others(self.folder):
-                # The other user cannot get into the folder (a checkout under /root, say): data elsewhere.
-                if self.borrowed_folder is None:
-                    self.borrowed_folder = Path(tempfile.mkdtemp(prefix="postern-postgresql-"))
-                    self.borrowed_folder.chmod(0o755)
-                self.data = self.borrowed_folder / "data"
+        if self.user and not _reachable_by_others(self.folder):
+            if self.borrowed_folder is None:
+                self.borrowed_folder = self._borrow(is_new)
+                self.borrowed_folder.chmod(0o755)
+            self.data = self.borrowed_folder / "data"
         if (self.data / "PG_VERSION").exists():
             return
         fresh = self.data.with_name("data.new")
@@ -307,6 +312,20 @@ class Database:
                            "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"])
         password.unlink()
         fresh.rename(self.data)
+
+    def _borrow(self, is_new):
+        """A folder elsewhere; one that is kept belongs to ours, and is emptied when ours is new."""
+        if not self.kept:
+            return Path(tempfile.mkdtemp(prefix="postern-postgresql-"))
+        name = hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:12]
+        kept = Path("/var/tmp") / f"postern-postgresql-{name}"
+        kept.mkdir(exist_ok=True)
+        if kept.is_symlink() or kept.stat().st_uid != os.geteuid():
+            raise Failure(f"{kept} is somebody else's; remove it")
+        if is_new:
+            shutil.rmtree(kept)
+            kept.mkdir()
+        return kept
 
     def launch(self):
         self._prepare()
@@ -342,7 +361,7 @@ class Database:
         """A fast shutdown: sessions are ended, data is safe. quickly = without caring for the data."""
         if self.process:
             self.process.end(signal.SIGQUIT if quickly else signal.SIGINT, timeout_s=60)
-        if self.borrowed_folder:
+        if self.borrowed_folder and not self.kept:
             shutil.rmtree(self.borrowed_folder, ignore_errors=True)
 
     def _all_pids(self):
