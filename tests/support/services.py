@@ -330,7 +330,8 @@ class Database:
     def launch(self):
         self._prepare()
         settings = {
-            "listen_addresses": ",".join(self.addresses), "port": self.port, "unix_socket_directories": "", "max_connections": 60,
+            "listen_addresses": ",".join(self.addresses), "port": self.port, "unix_socket_directories": "",
+            "max_connections": 60,
             "fsync": "on" if self.durable else "off", "log_min_duration_statement": -1, "shared_buffers": "64MB",
             "max_wal_size": "1GB",
         }
