@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Every compile-time ceiling, with its unit, its reason and what it costs in memory. What a user may choose is a
- * setting (shared/settings.h); what stands here is fixed by a protocol, by the product's contract or by a type. */
+/* The ceilings that more than one room has to know, with unit, reason and what they cost in memory. What a user may
+ * choose is a setting (shared/settings.h); what stands here is fixed by a protocol, by the product's contract or by a
+ * type. A ceiling of one room alone stands in that room's header. */
 #ifndef POSTERN_LIMITS_H
 #define POSTERN_LIMITS_H
 
