@@ -31,6 +31,7 @@ import random
 import socket
 import struct
 import time
+import urllib.parse
 from itertools import count
 
 import gevent
@@ -97,7 +98,8 @@ def add_options(parser):
     parser.add_argument("--receipt-timeout", type=float, default=30.0, help="seconds to wait for the last receipt")
     parser.add_argument("--roam-seconds", type=float, default=5.0, help="how long a Roaming user stays connected")
     parser.add_argument("--client-prefix", default="load", help="what the client ids begin with")
-    parser.add_argument("--query", default="", help="more for the URL, behind its ?: token=...")
+    parser.add_argument("--token", default="", help="goes into the URL as token=..., for what stands before the gateway")
+    parser.add_argument("--query", default="", help="more for the URL, behind its ?")
     parser.add_argument("--figures", default="", include_in_web_ui=False, help="a file for the final figures, as JSON")
 
 
@@ -139,6 +141,7 @@ class Device(User):
     def url(self):
         scheme, _, address = self.environment.host.rpartition("://")
         query = [] if self.options.receipts == "default" else [f"receipts={self.options.receipts}"]
+        query += [f"token={urllib.parse.quote(self.options.token)}"] if self.options.token else []
         query += [self.options.query] if self.options.query else []
         return f"{SCHEMES.get(scheme, 'ws')}://{address.rstrip('/')}/{self.client_id}{'?' if query else ''}{'&'.join(query)}"
 

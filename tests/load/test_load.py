@@ -183,10 +183,11 @@ def test_the_page(pipeline, path):
                 return None
         page = wait_until(answers, 60, "Locust's page")
         assert f"http://localhost:{port}" in load.output()
-        for name in ("rate", "message_bytes", "message_type", "receipts", "receipt_timeout", "roam_seconds", "query"):
+        for name in ("rate", "message_bytes", "message_type", "receipts", "receipt_timeout", "roam_seconds", "token",
+                     "query"):
             assert f'name="{name}"' in page, f"{name} cannot be set on the page"
         started = json.loads(get(port, "/swarm", user_count=3, spawn_rate=3, host=path.url("").rstrip("/"), rate=10,
-                                 message_bytes=900, receipts="queued", query="note=1"))
+                                 message_bytes=900, receipts="queued", token="a b", query="note=1"))
         assert started["success"], started
 
         def series():
