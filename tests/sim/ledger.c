@@ -254,6 +254,7 @@ void ledger_enqueued(struct world *world, uint32_t index)
     struct ledger_message *message = at(world, index);
     world->ledger.promised_count -= is_promised(message);
     world->counts.enqueued++;
+    ledger_taken(world, index); /* of a message that was sent several times one is refused and another is not */
     if (message->enqueued_count++ > 0) {
         return;
     }
