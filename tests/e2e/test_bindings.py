@@ -91,7 +91,8 @@ def test_all_are_bound_again_after_the_broker_was_away(pipeline):
     gone = clients.pop("dev-0")
     gone.close()
     pipeline.broker.restart()
-    wait_until(lambda: len(gateway.log(event="downlink_up")) == 2, 60, "the downlink to be up again")
+    # A RabbitMQ that was killed needs a while for what it has on the disk, and may let go of a link meanwhile.
+    wait_until(lambda: len(gateway.log(event="downlink_up")) >= 2, 150, "the downlink to be up again")
     backend = open_backend(pipeline)
     for name, client in clients.items():
         wait_until(lambda: routed(backend, name), 30, f"the binding of {name}")
