@@ -81,6 +81,7 @@ void conn_greeted(struct world *world, struct conn *conn)
     struct one_client *each = &world->clients.each[conn->client];
     sim_note(world->sim, "client: is greeted", conn->client, conn->link);
     conn->state = CONN_GREETED;
+    each->called_number = 0; /* a call can be lost with the connection it came to */
     each->conn = index_of(world, conn);
     each->twin = UINT32_MAX;
     each->resend = 1;
@@ -332,6 +333,8 @@ static void act_in_calm(struct world *world, uint32_t client)
         for (size_t i = 0; i < FINALS; i++) {
             submit(world, conn, ledger_create(world, client));
         }
+    }
+    if (can_send(conn) && each->final_first != 0 && each->called_number == 0) {
         each->called_number = processor_sim_call(world, client);
     }
 }
