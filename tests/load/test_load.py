@@ -117,9 +117,12 @@ def test_refusals_are_named(pipeline, path):
 
 
 def test_a_gateway_that_goes_away_is_named_and_nothing_is_lost(pipeline, path):
-    """Killed and started again: the users come back, and what has no receipt is sent again."""
-    load = Load(pipeline, path, "--headless", "--users", 5, "--spawn-rate", 5, "--run-time", "10s", "--rate", 5, "Steady")
+    """Stopped, killed and started again: the users come back, and what nobody read is sent again."""
+    load = Load(pipeline, path, "--headless", "--users", 5, "--spawn-rate", 5, "--run-time", "10s", "--rate", 5,
+                "--receipt-timeout", 15, "Steady")
     wait_until(lambda: stored_rows(pipeline) > 20, 60, "the load to be on its way")
+    path.stop()
+    time.sleep(1)
     path.kill9()
     time.sleep(1)
     path.start()
