@@ -158,7 +158,8 @@ static bool publish(struct uplink *uplink, const struct window_entry *entry)
 /* True: the out buffer was what stopped it. */
 static bool pump(struct uplink *uplink)
 {
-    if (!uplink->is_ready || uplink->replay_due_ms != 0 || amqp_link_blocked(uplink->link)) {
+    bool is_open = uplink->is_ready && amqp_link_state(uplink->link) == AMQP_LINK_READY; /* not closing */
+    if (!is_open || uplink->replay_due_ms != 0 || amqp_link_blocked(uplink->link)) {
         return false;
     }
     while (window_in_flight(uplink->window) < uplink->window_count) {
