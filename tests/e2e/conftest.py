@@ -29,6 +29,7 @@ def shared_pipeline(servers, poller, tmp_path_factory):
 def gateway(shared_pipeline):
     gateway = shared_pipeline.shared_gateway
     gateway.check_alive()
+    shared_pipeline.wait_connected_to_broker(gateway)  # another test may have restarted it
     yield gateway
     gateway.check_alive()
 

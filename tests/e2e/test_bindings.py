@@ -84,8 +84,7 @@ def test_the_queue_is_what_the_protocol_says(pipeline):
 
 
 def test_all_are_bound_again_after_the_broker_was_away(pipeline):
-    # A quorum queue that is made just before a kill -9 of RabbitMQ 3.10 may be without a leader for minutes after it.
-    gateway = pipeline.gateway(QUEUE_TYPE="classic")
+    gateway = pipeline.gateway()
     clients = {f"dev-{number}": Client(gateway.url(f"dev-{number}")) for number in range(100)}
     pipeline.wait_connected_to_broker(gateway)
     pipeline.broker.kill9()

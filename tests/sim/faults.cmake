@@ -56,16 +56,16 @@ sim_fault(the_replay_begins_one_too_late 3000 outbox/window.c
 }]] [[    window->publish_sequence = window->front_sequence + (window_depth(window) > 1);
 }]])
 sim_fault(publishing_goes_on_behind_a_nack 3000 outbox/uplink.c
-  [[if (!uplink->is_ready || uplink->replay_due_ms != 0 || amqp_link_blocked(uplink->link)) {]]
-  [[if (!uplink->is_ready || amqp_link_blocked(uplink->link)) {]])
+  [[if (!is_open || uplink->replay_due_ms != 0 || amqp_link_blocked(uplink->link)) {]]
+  [[if (!is_open || amqp_link_blocked(uplink->link)) {]])
 sim_fault(what_is_new_overtakes_the_spool 3000 outbox/flow.c
   [[    case SPOOL_NEXT_LATER:
         return false;]] [[    case SPOOL_NEXT_LATER:
         flow->route = FLOW_THROUGH_MEMORY;
         return false;]])
 sim_fault(an_alarm_is_ignored 3000 outbox/uplink.c
-  [[if (!uplink->is_ready || uplink->replay_due_ms != 0 || amqp_link_blocked(uplink->link)) {]]
-  [[if (!uplink->is_ready || uplink->replay_due_ms != 0) {]])
+  [[if (!is_open || uplink->replay_due_ms != 0 || amqp_link_blocked(uplink->link)) {]]
+  [[if (!is_open || uplink->replay_due_ms != 0) {]])
 
 sim_fault(one_too_many_is_in_flight 3000 outbox/uplink.c
   [[    while (window_in_flight(uplink->window) < uplink->window_count) {]]
