@@ -4,13 +4,13 @@
 import resource
 import select
 import socket
-import threading
 
 from admin import Metrics
 from clients import Client, RawClient
 from process import Failure, free_port, wait_until
 
 WANTED = 10_000
+IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h
 
 
 def room_for_sockets():
@@ -21,6 +21,8 @@ def room_for_sockets():
 
 
 WORDS = (b'"connected"', b'"max_connections"', b"HTTP/1.1 408 ")
+# Linux lets more than its queue at the door in by and by, and their requests come when they are sent again, ever later.
+PATIENT = {"HANDSHAKE_TIMEOUT_MS": "60000"}
 NOTHING = b"nothing"  # the stream ended without a word: that is no answer
 
 
@@ -28,9 +30,11 @@ class Storm:
     """Many connections that are opened together; each sends its handshake and reads what comes. Those who are refused
     go at once, and so do those whose handshake came too late while others waited; those who are greeted stay."""
 
-    def __init__(self, gateway):
+    def __init__(self, gateway, at_half=lambda: None):
         self.gateway = gateway
+        self.at_half = at_half  # called once half of the handshakes are sent
         self.answers = {}
+        self.endings = []  # of those that ended without a word: what they had received, and how they ended
 
     def run(self, count, timeout_s=120):
         """Connects all, waits until each is greeted, refused or ended; returns the sockets."""
@@ -39,7 +43,9 @@ class Storm:
         for number in range(count):
             connection = socket.socket()
             connection.setblocking(False)
-            # From several loopback addresses, so that one address does not run out of ports.
+            # From several loopback addresses, so that one address does not run out of ports; and each port is taken for
+            # this one peer, not from all who look for one.
+            connection.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
             connection.bind((f"127.0.0.{2 + number // 5000}", 0))
             try:
                 connection.connect(("127.0.0.1", self.gateway.port))
@@ -49,6 +55,7 @@ class Storm:
             poller.register(connection.fileno(), select.EPOLLOUT)
         waiting = set(sockets)
         received = dict.fromkeys(sockets, b"")
+        unsent = set(sockets)
 
         def turn():
             for descriptor, events in poller.poll(0.5, 2000):
@@ -61,13 +68,19 @@ class Storm:
                     except OSError:
                         pass  # too late: it was answered before it asked, and that can be read
                     poller.modify(descriptor, select.EPOLLIN)
+                    unsent.discard(descriptor)
+                    if len(unsent) == count // 2:
+                        self.at_half()
                     continue
+                ending = "end"
                 try:
                     data = connection.recv(65536)
-                except OSError:
-                    data = b""
+                except OSError as error:
+                    data, ending = b"", str(error)
                 received[descriptor] += data
                 word = next((word for word in WORDS if word in received[descriptor]), NOTHING)
+                if word == NOTHING and not data:
+                    self.endings.append((received[descriptor], ending))
                 if word != NOTHING or not data:
                     self.answers[word] = self.answers.get(word, 0) + 1
                     waiting.discard(descriptor)
@@ -88,14 +101,18 @@ class Storm:
 
 def test_ten_thousand_connect_at_once_where_one_thousand_fit(pipeline):
     count = room_for_sockets()
-    gateway = pipeline.gateway(MAX_CONNECTIONS="1000", LOG_LEVEL="info")
+    gateway = pipeline.gateway(MAX_CONNECTIONS="1000", LOG_LEVEL="info", ADMIN_PORT=free_port())
     pipeline.processor(LOG_LEVEL="info")
     bystander = pipeline.bystander(gateway)
     bystander.wait_rounds(1)
+    before = Metrics(gateway)["postern_connections_accepted_total"]
     storm = Storm(gateway)
     connections = storm.run(count)
     assert storm.answers.get(b'"connected"', 0) >= 990, storm.answers
-    assert NOTHING not in storm.answers and sum(storm.answers.values()) == count, storm.answers
+    # Linux resets who waited at its full door for a minute: that one never came to the gateway.
+    turned_away = before + count - Metrics(gateway)["postern_connections_accepted_total"]
+    assert storm.answers.pop(NOTHING, 0) == turned_away, (turned_away, storm.answers, storm.endings)
+    assert turned_away <= count // 1000 and sum(storm.answers.values()) == count - turned_away, storm.answers
     late = Client(gateway.url("late"), greet=False)
     assert late.receive()["code"] == "max_connections"
     assert late.expect_close().code == 1013
@@ -115,7 +132,7 @@ def test_ten_thousand_connect_at_once_where_one_thousand_fit(pipeline):
 
 def test_ten_thousand_clients_are_served(pipeline):
     count = room_for_sockets()
-    gateway = pipeline.gateway(MAX_CONNECTIONS=str(count + 10), LOG_LEVEL="info")
+    gateway = pipeline.gateway(MAX_CONNECTIONS=str(count + 10), LOG_LEVEL="info", **PATIENT)
     pipeline.processor(LOG_LEVEL="info")
     bystander = pipeline.bystander(gateway)
     storm = Storm(gateway)
@@ -131,20 +148,15 @@ def test_ten_thousand_clients_are_served(pipeline):
 
 def test_metrics_are_answered_while_ten_thousand_connect(pipeline):
     count = room_for_sockets()
-    gateway = pipeline.gateway(MAX_CONNECTIONS=str(count), LOG_LEVEL="info", ADMIN_PORT=free_port())
-    looks = []
-    done = threading.Event()
+    gateway = pipeline.gateway(MAX_CONNECTIONS=str(count), LOG_LEVEL="info", ADMIN_PORT=free_port(), **PATIENT)
+    seen = []
 
     def look():
-        while not done.is_set():
-            looks.append(Metrics(gateway))
-    looker = threading.Thread(target=look, daemon=True)
-    looker.start()
-    connections = Storm(gateway).run(count)
-    done.set()
-    looker.join()
-    during = {seen["postern_connections"] for seen in looks}
-    assert any(0 < connected < count for connected in during), sorted(during)
+        """Half of them have asked: some are in, and others hold on."""
+        wait_until(lambda: seen.append(Metrics(gateway)["postern_connections"]) or seen[-1] > 0, 60, "the first clients")
+        assert seen[-1] <= count // 2
+    connections = Storm(gateway, at_half=look).run(count)
+    assert seen
     assert Metrics(gateway)["postern_connections"] == count
     for connection in connections:
         connection.close()
