@@ -22,6 +22,7 @@
 #include "arena.h"
 #include "check.h"
 #include "dead_letter.h"
+#include "number.h"
 #include "port.h"
 #include "processor_reports.h"
 #include "store.h"
@@ -363,19 +364,14 @@ static void give_back(struct processor *processor)
 
 /* ---- The loop ---- */
 
-static uint64_t earlier(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
-}
-
 /* What is due at a time; returns the next such time. */
 static uint64_t tick(struct processor *processor)
 {
     const uint64_t now_ms = processor->now_ms;
     uint64_t due_ms = amqp_link_tick(processor->consumer.link, now_ms);
-    due_ms = earlier(due_ms, amqp_link_tick(processor->outgoing.link, now_ms));
-    due_ms = earlier(due_ms, admin_turn(&processor->admin, now_ms));
-    return earlier(due_ms, store_tick(processor->store, now_ms));
+    due_ms = number_smaller(due_ms, amqp_link_tick(processor->outgoing.link, now_ms));
+    due_ms = number_smaller(due_ms, admin_turn(&processor->admin, now_ms));
+    return number_smaller(due_ms, store_tick(processor->store, now_ms));
 }
 
 /* While nothing flows they gather, but at the end there is no later. */
@@ -396,14 +392,14 @@ static uint64_t turn(struct processor *processor)
     flush_receipts(processor);
     uint64_t due_ms = outgoing_pump(&processor->outgoing, processor->now_ms);
     flush_receipts(processor); /* of dead letters that were confirmed */
-    due_ms = earlier(due_ms, outgoing_pump(&processor->outgoing, processor->now_ms));
+    due_ms = number_smaller(due_ms, outgoing_pump(&processor->outgoing, processor->now_ms));
     consumer_want(&processor->consumer, store_up(processor->store) && !processor->stopping);
     consumer_turn(&processor->consumer, outgoing_lowest_tag(&processor->outgoing), processor->now_ms);
     if (store_up(processor->store) && store_idle(processor->store)) {
-        due_ms = earlier(due_ms, batch_due_ms(processor));
+        due_ms = number_smaller(due_ms, batch_due_ms(processor));
     }
     if (!store_up(processor->store) && processor->now_ms - processor->store_down_ms < GIVE_BACK_MS) {
-        due_ms = earlier(due_ms, processor->store_down_ms + GIVE_BACK_MS);
+        due_ms = number_smaller(due_ms, processor->store_down_ms + GIVE_BACK_MS);
     }
     return due_ms;
 }
@@ -426,7 +422,7 @@ static void take_events(struct processor *processor, uint64_t due_ms)
     struct port *const port = processor->port;
     struct port_event events[EVENTS_MAX];
     const uint64_t now_ms = processor->now_ms;
-    const uint64_t wait_ms = due_ms > now_ms ? earlier(due_ms - now_ms, WAIT_MS_MAX) : 0;
+    const uint64_t wait_ms = due_ms > now_ms ? number_smaller(due_ms - now_ms, WAIT_MS_MAX) : 0;
     metrics_observe(&processor->tally.turn_ns, now_ns(processor) - processor->turn_ns);
     const size_t count = port->wait(port->context, events, EVENTS_MAX, (int64_t)wait_ms);
     read_clock(processor);
@@ -486,7 +482,7 @@ static bool is_closed(const struct processor *processor)
  * connections, whose times are not those of before. What the flush lost has no event to come, so it is at once. */
 static uint64_t wait_until_ms(struct processor *processor, uint64_t due_ms)
 {
-    due_ms = earlier(due_ms, tick(processor));
+    due_ms = number_smaller(due_ms, tick(processor));
     const bool is_pressing = processor->closing ? is_closed(processor) : processor->tags_lost;
     return is_pressing ? processor->now_ms : due_ms;
 }
@@ -520,7 +516,7 @@ static enum turned heed_signals(struct processor *processor, uint64_t *due_ms)
     if (processor->closing && is_closed(processor)) {
         return TURN_DRAINED;
     }
-    *due_ms = earlier(*due_ms, processor->stop_due_ms);
+    *due_ms = number_smaller(*due_ms, processor->stop_due_ms);
     return TURN_ON;
 }
 

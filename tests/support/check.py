@@ -201,7 +201,7 @@ STEPS = [
     ("load, release", (RELEASE,), lambda: pytest("release", "tests/load")),
     ("simulator, debug: fixed seeds", (DEBUG,), lambda: simulate("debug", "--seeds", "150", "--from", "1")),
     ("simulator: fixed seeds", (RELEASE,), lambda: simulate("release", "--seeds", "1000", "--from", "1")),
-    ("simulator: fresh seeds", (RELEASE,), lambda: simulate("release", "--seeds", "400")),
+    ("simulator: fresh seeds", (RELEASE,), lambda: simulate("release", "--seeds", "3000")),
     ("short end to end, release", (RELEASE,), lambda: pytest("release", "-m", "short", "tests/e2e")),
     ("unit tests, clang", (CLANG,), lambda: ctest("clang")),
     ("unit tests, release", (RELEASE,), lambda: ctest("release")),
