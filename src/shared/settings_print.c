@@ -55,14 +55,14 @@ void settings_mask_url(struct text *out, struct span url)
     while (url.bytes > 0) {
         size_t authority = find(url, "://");
         authority += authority == url.bytes ? 0 : 3;
-        /* This URL ends at the last comma before the next scheme. A password with a comma or a slash in it, which is
+        /* This URL ends in front of the last comma before the next scheme. A password with a comma or a slash in it, which is
          * wrong, is masked all the same: up to the last @. */
         struct span one = url;
         struct span rest = span_from(url, authority);
         size_t next_scheme = find(rest, "://");
         if (next_scheme < rest.bytes) {
             size_t comma = find_last(span_of(rest.data, next_scheme), ',');
-            one.bytes = comma < next_scheme ? authority + comma + 1 : url.bytes;
+            one.bytes = comma < next_scheme ? authority + comma : url.bytes;
         }
         authority = authority == url.bytes ? 0 : authority;
         struct span login = span_of(one.data + authority, one.bytes - authority);

@@ -301,6 +301,11 @@ static void on_synced(void *context, uint64_t sequence, struct span payload)
     start->synced_count++;
 }
 
+static size_t allowed_payload_bytes(uint8_t options)
+{
+    return (options & OPTION_SHORT_PAYLOADS) != 0 ? PAYLOAD_SHORT_BYTES : PAYLOAD_BYTES_MAX;
+}
+
 /* False: refused. */
 static bool open_spool(struct start *start, uint8_t options)
 {
@@ -313,7 +318,7 @@ static bool open_spool(struct start *start, uint8_t options)
         .directory = "spool",
         .bytes_max = SEGMENT_BYTES * (uint64_t)((options & OPTION_FEW_SEGMENTS) != 0 ? SEGMENTS_FEW : SEGMENTS),
         .segment_bytes = SEGMENT_BYTES,
-        .payload_bytes_max = (options & OPTION_SHORT_PAYLOADS) != 0 ? PAYLOAD_SHORT_BYTES : PAYLOAD_BYTES_MAX,
+        .payload_bytes_max = allowed_payload_bytes(options),
         .stage_bytes = STAGE_BYTES};
     char error_memory[256];
     struct text error = text_in(error_memory, sizeof error_memory);
@@ -449,12 +454,13 @@ static bool sort_segments(struct segments *segments, const struct fuzz_file *fil
 }
 
 /* Reads all of them; what any header or mark releases. */
-static uint64_t read_models(const struct segments *segments, struct spool_model models[FUZZ_FILES])
+static uint64_t read_models(const struct segments *segments, size_t payload_bytes_max,
+                            struct spool_model models[FUZZ_FILES])
 {
     uint64_t released = 0;
     for (size_t i = 0; i < segments->count; i++) {
         uint64_t end = i + 1 < segments->count ? segments->headers[i + 1].first_sequence : UINT64_MAX;
-        spool_model_read(&models[i], segments->bytes[i], PAYLOAD_BYTES_MAX, &segments->headers[i], end);
+        spool_model_read(&models[i], segments->bytes[i], payload_bytes_max, &segments->headers[i], end);
         released = number_larger(released, segments->headers[i].released);
         for (size_t k = 0; k < models[i].count; k++) {
             bool is_mark = models[i].records[k].kind == SPOOL_MODEL_MARK;
@@ -474,14 +480,14 @@ static void check_was_read(const struct start *start, const struct spool_model_r
 
 /* Each record that is valid, and not released by any header or mark, was read; that one, and no other with its
  * sequence. */
-static void check_complete(const struct fuzz_file *files, const struct start *start)
+static void check_complete(const struct fuzz_file *files, size_t payload_bytes_max, const struct start *start)
 {
     static struct spool_model models[FUZZ_FILES];
     struct segments segments;
     if (!sort_segments(&segments, files)) {
         return;
     }
-    uint64_t released = read_models(&segments, models);
+    uint64_t released = read_models(&segments, payload_bytes_max, models);
     for (size_t i = 0; i < segments.count; i++) {
         for (size_t k = 0; k < models[i].count; k++) {
             check_was_read(start, &models[i].records[k], released);
@@ -500,7 +506,7 @@ static bool has_sequence(const struct spool_model *model, const struct spool_mod
 
 /* One segment has lost its header, and the others say in which order they stand. What it has and no other one, in one
  * stretch of sequences before the next segment's first, was read. */
-static void check_headless(const struct fuzz_file *files, const struct start *start)
+static void check_headless(const struct fuzz_file *files, size_t payload_bytes_max, const struct start *start)
 {
     static struct fuzz_file others[FUZZ_FILES];
     static struct spool_model models[FUZZ_FILES];
@@ -515,13 +521,13 @@ static void check_headless(const struct fuzz_file *files, const struct start *st
         if (files[i].is_there && !spool_is_zero(files[i].data, SEGMENT_BYTES) && !spool_model_header(bytes, &header)) {
             headless_count++;
             others[i].is_there = false;
-            spool_model_read(&headless, bytes, PAYLOAD_BYTES_MAX, &unknown, UINT64_MAX);
+            spool_model_read(&headless, bytes, payload_bytes_max, &unknown, UINT64_MAX);
         }
     }
     if (headless_count != 1 || !sort_segments(&segments, others)) {
         return;
     }
-    uint64_t released = read_models(&segments, models);
+    uint64_t released = read_models(&segments, payload_bytes_max, models);
     uint64_t first = 0;
     uint64_t end = UINT64_MAX;
     for (size_t k = headless.count; k > 0; k--) {
@@ -687,7 +693,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     fuzz_port_seed = 1;
     draw(input);
     memcpy(before, fuzz_files, sizeof before);
-    check_walks((options & OPTION_SHORT_PAYLOADS) != 0 ? PAYLOAD_SHORT_BYTES : PAYLOAD_BYTES_MAX, cuts);
+    check_walks(allowed_payload_bytes(options), cuts);
 
     if (!open_spool(&start, options)) {
         close_spool(&start);
@@ -696,8 +702,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     }
     read_all(&start, &trace);
     check_read(before, &start);
-    check_complete(before, &start);
-    check_headless(before, &start);
+    check_complete(before, allowed_payload_bytes(options), &start);
+    check_headless(before, allowed_payload_bytes(options), &start);
     bool is_removed = check_unchanged(before);
     bool is_known = !is_removed && is_plausible(before, &start);
     close_spool(&start);
