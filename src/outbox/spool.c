@@ -83,27 +83,25 @@ uint32_t spool_find_segment(const struct spool *spool, uint64_t sequence)
     return found;
 }
 
-/* Free, to be written, and nothing known against it. */
-static bool is_good(const struct spool *spool, uint32_t index)
+/* Free, and to be written. */
+static bool is_usable(const struct spool *spool, uint32_t index)
 {
-    const struct spool_segment *segment = &spool->segments[index];
-    return segment->state == SPOOL_SEGMENT_FREE && index < spool->segment_count && segment->failure_count == 0;
+    return spool->segments[index].state == SPOOL_SEGMENT_FREE && index < spool->segment_count;
 }
 
 void spool_set_state(struct spool *spool, uint32_t index, enum spool_segment_state state)
 {
-    static const bool allowed[SPOOL_SEGMENT_ALIEN + 1][SPOOL_SEGMENT_ALIEN + 1] = {
-        [SPOOL_SEGMENT_ABSENT] =
-            {[SPOOL_SEGMENT_FREE] = true, [SPOOL_SEGMENT_KEPT] = true, [SPOOL_SEGMENT_ALIEN] = true},
+    static const bool allowed[SPOOL_SEGMENT_STATE_COUNT][SPOOL_SEGMENT_STATE_COUNT] = {
+        [SPOOL_SEGMENT_ABSENT] = {[SPOOL_SEGMENT_FREE] = true, [SPOOL_SEGMENT_KEPT] = true},
         [SPOOL_SEGMENT_FREE] = {[SPOOL_SEGMENT_ABSENT] = true, [SPOOL_SEGMENT_WRITTEN] = true},
         [SPOOL_SEGMENT_WRITTEN] = {[SPOOL_SEGMENT_FREE] = true, [SPOOL_SEGMENT_KEPT] = true},
         [SPOOL_SEGMENT_KEPT] = {[SPOOL_SEGMENT_FREE] = true, [SPOOL_SEGMENT_WRITTEN] = true},
     };
     struct spool_segment *segment = &spool->segments[index];
     CHECK(allowed[segment->state][state]);
-    spool->free_count -= is_good(spool, index);
+    spool->free_count -= is_usable(spool, index);
     segment->state = (uint8_t)state;
-    spool->free_count += is_good(spool, index);
+    spool->free_count += is_usable(spool, index);
     if (index >= spool->segment_end) {
         spool->segment_end = index + 1;
     }
@@ -233,11 +231,6 @@ uint64_t spool_read_sequence(const struct spool *spool)
 uint64_t spool_own_sequence(const struct spool *spool)
 {
     return spool->own_sequence;
-}
-
-uint64_t spool_unsynced_sequence(const struct spool *spool)
-{
-    return spool->stage.first_sequence;
 }
 
 void spool_note_lost(struct spool *spool, uint64_t first, uint64_t last)

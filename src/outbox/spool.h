@@ -78,8 +78,8 @@ struct spool *spool_init(struct arena *arena, struct port *port, struct log *log
                          const struct spool_handler *handler, void *context);
 
 /* Opens the folder and finds what is in it; blocks. False: `error` says in one line what is the matter (another
- * gateway has the folder, another version wrote it, it cannot be made or written, a message in it is too long for
- * payload_bytes_max), and nothing was changed. */
+ * gateway has the folder, another version wrote it, it cannot be made, read or written, a message in it is too long for
+ * payload_bytes_max), and no message was touched. */
 bool spool_open(struct spool *spool, struct text *error);
 
 /* Submits what is to be written or read; returns when it wants to be called again at the latest. */
@@ -117,11 +117,10 @@ void spool_release(struct spool *spool, uint64_t sequence);
 uint64_t spool_unread_count(const struct spool *spool);
 /* Those that are not released. */
 uint64_t spool_message_count(const struct spool *spool);
-/* The first sequence that is not released, was not read, was appended by this start, is not synced. */
+/* The first sequence that is not released, was not read, was appended by this start. */
 uint64_t spool_unreleased_sequence(const struct spool *spool);
 uint64_t spool_read_sequence(const struct spool *spool);
 uint64_t spool_own_sequence(const struct spool *spool);
-uint64_t spool_unsynced_sequence(const struct spool *spool);
 
 /* From now on what was released is marked at once, and synced; spool_is_closed says when that is done and nothing is
  * being written or read. Of no use while writes fail: then it says so at once. */

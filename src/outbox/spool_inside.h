@@ -23,7 +23,7 @@ enum spool_segment_state {
     SPOOL_SEGMENT_FREE,
     SPOOL_SEGMENT_WRITTEN, /* the one that is appended to */
     SPOOL_SEGMENT_KEPT,    /* holds messages that are not released */
-    SPOOL_SEGMENT_ALIEN    /* cannot be opened: left alone */
+    SPOOL_SEGMENT_STATE_COUNT
 };
 
 struct spool_segment {
@@ -128,7 +128,6 @@ struct spool {
     port_file lock;
 
     uint64_t own_sequence;      /* the first of this start */
-    uint64_t gap_sequence;      /* from here to own_sequence none was ever given, as far as is known */
     uint64_t read_sequence;     /* the next to be read */
     uint64_t released_sequence; /* up to and including */
     uint64_t marked_sequence;   /* up to where the disk knows it */
@@ -142,6 +141,7 @@ struct spool {
     uint64_t retry_ms;
     uint64_t retry_wait_ms; /* after the next failure */
     bool is_written;        /* nothing is to be written, or nothing can be */
+    bool is_mark_unsynced;  /* the last write was a mark that may not be on the disk */
     bool is_closing;
 
     struct spool_read read;

@@ -119,15 +119,9 @@ uint64_t spool_read_turn(struct spool *spool, uint64_t now_ms)
 static void skip_to(struct spool *spool, uint64_t sequence)
 {
     uint64_t first = spool->read_sequence;
-    if (sequence <= first) {
-        return;
-    }
-    spool->read_sequence = sequence;
-    if (first < spool->gap_sequence) {
-        spool_note_lost(spool, first, (sequence < spool->gap_sequence ? sequence : spool->gap_sequence) - 1);
-    }
-    if (sequence > spool->own_sequence) {
-        spool_note_lost(spool, first > spool->own_sequence ? first : spool->own_sequence, sequence - 1);
+    if (sequence > first) {
+        spool->read_sequence = sequence;
+        spool_note_lost(spool, first, sequence - 1);
     }
 }
 

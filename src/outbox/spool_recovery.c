@@ -3,7 +3,8 @@
  * that the release marks in it tell which older ones need no reading. Those whose header is damaged come last, because
  * nobody knows their number: one may be what a failed write left, and then its messages, or some of them, were written
  * again elsewhere. Of such a segment counts what no other one has. Up to there nothing is changed, and the start can be
- * refused. Then missing files are made, and writing goes on behind what was found. */
+ * refused: it is when the disk does not give what it has, because to go on would be to write over it, or to give its
+ * sequences to others. Then missing files are made, and writing goes on behind what was found. */
 #include "arena.h"
 #include "check.h"
 #include "log.h"
@@ -11,22 +12,16 @@
 #include "spool_inside.h"
 #include "text.h"
 
-/* Of a segment that seems unused, so much is looked at: its header's page and the next one. */
-enum {
-    LOOK_BYTES = 2 * SPOOL_PAGE_BYTES,
-    NAME_DIGITS = 5,
-    SEGMENTS_LEAST = 2,
-    RECORD_BYTES_MIN = SPOOL_RECORD_HEADER_BYTES + SPOOL_RECORD_ALIGN_BYTES
-};
+enum { NAME_DIGITS = 5, SEGMENTS_LEAST = 2 };
 
 struct recovery {
     struct spool *spool;
     struct text *error;
     uint64_t message_count;
-    uint64_t alien_count; /* segments that cannot be opened: they may hold any of the next sequences */
     uint64_t foreign_count;
     char foreign_name[64];
     uint32_t newest_index;
+    uint32_t knowing_index; /* says what is released, and is counted in if one of these does; or SPOOL_NO_SEGMENT */
 };
 
 /* ---- the folder ---- */
@@ -96,36 +91,45 @@ static bool enter_folder(struct recovery *recovery)
 
 /* ---- reading a segment ---- */
 
-static bool open_segment(struct spool *spool, uint32_t index, struct spool_file *opened)
+static bool refuse_segment(struct recovery *recovery, uint32_t index, const char *what)
 {
+    const struct port *port = recovery->spool->port;
     char path[SPOOL_PATH_BYTES];
-    spool_segment_path(spool, index, path);
-    switch (spool->port->open_file(spool->port->context, path, false, &opened->file, &opened->bytes)) {
-    case PORT_OK:
-        return true;
-    case PORT_AGAIN:
-    case PORT_CLOSED:
-    case PORT_FAILED:
-        break;
-    }
-    log_event(spool->log, LOG_ERROR, "spool_unreadable", LOG_TEXT("path", path),
-              LOG_TEXT("reason", spool->port->error_text(spool->port->context)),
-              LOG_TEXT("remedy", "see to the file's rights and the disk, and start again: it is left as it is"));
+    spool_segment_path(recovery->spool, index, path);
+    text_string(recovery->error, path);
+    text_string(recovery->error, what);
+    text_string(recovery->error, port->error_text(port->context));
+    text_string(recovery->error, "; see to the file's rights and the disk and start again, or move the file away: what "
+                                 "it holds is lost then");
     return false;
 }
 
-/* Reads into the reader's buffer. */
-static void read_part(struct spool *spool, const struct spool_file *opened, uint32_t offset, size_t bytes,
-                      size_t *unreadable_bytes)
+static bool open_segment(struct recovery *recovery, uint32_t index, struct spool_file *opened)
 {
-    spool_read_piece(spool->port, opened, offset, spool->read.buffer, bytes, unreadable_bytes);
+    const struct port *port = recovery->spool->port;
+    char path[SPOOL_PATH_BYTES];
+    spool_segment_path(recovery->spool, index, path);
+    return port->open_file(port->context, path, false, &opened->file, &opened->bytes) == PORT_OK ||
+           refuse_segment(recovery, index, " cannot be opened: ");
 }
 
-static void note_unreadable(struct spool *spool, uint32_t index, size_t bytes)
+/* Reads into the reader's buffer. */
+static bool read_part(struct recovery *recovery, uint32_t index, const struct spool_file *opened, uint32_t offset,
+                      size_t bytes)
 {
-    if (bytes > 0) {
-        log_event(spool->log, LOG_WARN, "spool_unreadable", LOG_U64("segment", index), LOG_U64("bytes", bytes),
-                  LOG_TEXT("reason", spool->port->error_text(spool->port->context)));
+    const struct spool *spool = recovery->spool;
+    size_t unreadable_bytes;
+    spool_read_piece(spool->port, opened, offset, spool->read.buffer, bytes, &unreadable_bytes);
+    return unreadable_bytes == 0 || refuse_segment(recovery, index, " cannot be read: ");
+}
+
+static void learn_released(struct recovery *recovery, uint32_t index, uint64_t released)
+{
+    struct spool *spool = recovery->spool;
+    if (released > spool->released_sequence ||
+        (released == spool->released_sequence && released > 0 && index < spool->segment_count)) {
+        spool->released_sequence = released;
+        recovery->knowing_index = index;
     }
 }
 
@@ -137,7 +141,6 @@ struct walk {
     uint64_t place_count;   /* that are damaged */
     uint64_t missing_count;
     uint64_t too_long_bytes;
-    size_t unreadable_bytes;
     bool is_rest; /* of a segment with a damaged header: what others have is passed over */
     struct spool_scan scan;
 };
@@ -180,8 +183,9 @@ static void note_message(struct recovery *recovery, struct walk *walk, const str
     }
 }
 
-static void walk_segment(struct recovery *recovery, const struct spool_file *opened, const struct spool_header *header,
-                         uint64_t sequence_end, bool is_rest, struct walk *walk)
+/* False: refused. */
+static bool walk_segment(struct recovery *recovery, uint32_t index, const struct spool_file *opened,
+                         const struct spool_header *header, uint64_t sequence_end, bool is_rest, struct walk *walk)
 {
     struct spool *spool = recovery->spool;
     uint32_t segment_bytes = spool->options.segment_bytes;
@@ -196,13 +200,13 @@ static void walk_segment(struct recovery *recovery, const struct spool_file *ope
             note_message(recovery, walk, &record);
             break;
         case SPOOL_FOUND_MARK:
-            if (record.sequence > spool->released_sequence) {
-                spool->released_sequence = record.sequence;
-            }
+            learn_released(recovery, index, record.sequence);
             if (record.sequence >= walk->last_sequence) {
                 walk->place_count = 0; /* what was damaged was done with */
                 walk->missing_count = 0;
                 walk->message_count = 0;
+            } else {
+                walk->message_count = number_smaller(walk->message_count, walk->last_sequence - record.sequence);
             }
             break;
         case SPOOL_FOUND_TOO_LONG:
@@ -212,16 +216,16 @@ static void walk_segment(struct recovery *recovery, const struct spool_file *ope
             }
             break;
         case SPOOL_FOUND_MORE: {
-            size_t unreadable_bytes;
             size_t left_bytes = segment_bytes - walk->scan.offset;
             offset = walk->scan.offset;
             bytes = left_bytes < spool->read.buffer_bytes_max ? left_bytes : spool->read.buffer_bytes_max;
-            read_part(spool, opened, offset, bytes, &unreadable_bytes);
-            walk->unreadable_bytes += unreadable_bytes;
+            if (!read_part(recovery, index, opened, offset, bytes)) {
+                return false;
+            }
             break;
         }
         case SPOOL_FOUND_END:
-            return;
+            return true;
         }
     }
 }
@@ -229,18 +233,38 @@ static void walk_segment(struct recovery *recovery, const struct spool_file *ope
 /* ---- headers ---- */
 
 /* A header that is damaged: the records say which sequences the segment has. */
-static void find_sequences(struct recovery *recovery, uint32_t index, const struct spool_file *opened)
+static bool find_sequences(struct recovery *recovery, uint32_t index, const struct spool_file *opened)
 {
     struct spool *spool = recovery->spool;
     struct spool_segment *segment = &spool->segments[index];
     struct walk walk;
     log_event(spool->log, LOG_WARN, "spool_header_damaged", LOG_U64("segment", index));
     const struct spool_header unknown = {.first_sequence = 1, .released = 0};
-    walk_segment(recovery, opened, &unknown, UINT64_MAX, false, &walk);
+    if (!walk_segment(recovery, index, opened, &unknown, UINT64_MAX, false, &walk)) {
+        return false;
+    }
     segment->is_header_damaged = true;
     segment->first_sequence = walk.begin_sequence;
     segment->salt = walk.scan.salt;
     spool_set_state(spool, index, walk.begin_sequence == 0 ? SPOOL_SEGMENT_FREE : SPOOL_SEGMENT_KEPT);
+    return true;
+}
+
+/* A header of zeros: the segment was never begun if the rest is zeros too. */
+static bool look_through(struct recovery *recovery, uint32_t index, const struct spool_file *opened, bool *is_zero)
+{
+    const struct spool *spool = recovery->spool;
+    uint32_t segment_bytes = spool->options.segment_bytes;
+    *is_zero = true;
+    for (uint32_t offset = 0; *is_zero && offset < segment_bytes;) {
+        size_t bytes = (size_t)number_smaller(segment_bytes - offset, spool->read.buffer_bytes_max);
+        if (!read_part(recovery, index, opened, offset, bytes)) {
+            return false;
+        }
+        *is_zero = spool_is_zero(spool->read.buffer, bytes);
+        offset += (uint32_t)bytes;
+    }
+    return true;
 }
 
 static bool judge_header(struct recovery *recovery, uint32_t index, const struct spool_file *opened)
@@ -248,19 +272,17 @@ static bool judge_header(struct recovery *recovery, uint32_t index, const struct
     struct spool *spool = recovery->spool;
     struct spool_segment *segment = &spool->segments[index];
     struct spool_header header;
-    size_t unreadable_bytes;
-    size_t look_bytes = LOOK_BYTES < spool->options.segment_bytes ? LOOK_BYTES : spool->options.segment_bytes;
-    read_part(spool, opened, 0, look_bytes, &unreadable_bytes);
-    note_unreadable(spool, index, unreadable_bytes);
+    bool is_zero;
+    if (!read_part(recovery, index, opened, 0, SPOOL_SEGMENT_HEADER_BYTES)) {
+        return false;
+    }
     switch (spool_header_read(spool->read.buffer, spool->options.segment_bytes, &header)) {
     case SPOOL_HEADER_VALID:
         segment->number = header.number;
         segment->first_sequence = header.first_sequence;
         segment->salt = header.salt;
         spool_set_state(spool, index, SPOOL_SEGMENT_KEPT);
-        if (header.released > spool->released_sequence) {
-            spool->released_sequence = header.released;
-        }
+        learn_released(recovery, index, header.released);
         return true;
     case SPOOL_HEADER_OTHER_VERSION:
         text_string(recovery->error, "its files are of version ");
@@ -271,7 +293,10 @@ static bool judge_header(struct recovery *recovery, uint32_t index, const struct
                                      "what they hold, or name another folder");
         return false;
     case SPOOL_HEADER_UNUSED:
-        if (unreadable_bytes == 0 && spool_is_zero(spool->read.buffer, look_bytes)) {
+        if (!look_through(recovery, index, opened, &is_zero)) {
+            return false;
+        }
+        if (is_zero) {
             spool_set_state(spool, index, SPOOL_SEGMENT_FREE);
             return true;
         }
@@ -279,8 +304,7 @@ static bool judge_header(struct recovery *recovery, uint32_t index, const struct
     case SPOOL_HEADER_DAMAGED:
         break;
     }
-    find_sequences(recovery, index, opened);
-    return true;
+    return find_sequences(recovery, index, opened);
 }
 
 static bool read_headers(struct recovery *recovery)
@@ -291,18 +315,16 @@ static bool read_headers(struct recovery *recovery)
         if (!spool->segments[index].is_there) {
             continue;
         }
-        if (!open_segment(spool, index, &opened)) {
-            spool_set_state(spool, index, SPOOL_SEGMENT_ALIEN);
-            recovery->alien_count++;
-            continue;
+        if (!open_segment(recovery, index, &opened)) {
+            return false;
         }
         if (opened.bytes < spool->options.segment_bytes) {
             log_event(spool->log, LOG_WARN, "spool_short_segment", LOG_U64("segment", index),
                       LOG_U64("bytes", opened.bytes));
         }
-        bool is_readable = judge_header(recovery, index, &opened);
+        bool is_good = judge_header(recovery, index, &opened);
         spool->port->close_file(spool->port->context, opened.file);
-        if (!is_readable) {
+        if (!is_good) {
             return false;
         }
     }
@@ -340,7 +362,6 @@ static uint32_t find_before(const struct spool *spool, uint32_t before, bool is_
 static void tell_findings(const struct recovery *recovery, uint32_t index, const struct walk *walk)
 {
     struct spool *spool = recovery->spool;
-    note_unreadable(spool, index, walk->unreadable_bytes);
     if (walk->place_count > 0) {
         log_event(spool->log, LOG_WARN, "spool_damaged", LOG_U64("segment", index),
                   LOG_U64("places", walk->place_count), LOG_U64("messages", walk->missing_count));
@@ -348,7 +369,8 @@ static void tell_findings(const struct recovery *recovery, uint32_t index, const
     if (index == recovery->newest_index && !walk->scan.is_tail_clean) {
         log_event(spool->log, LOG_WARN, "spool_tail_cut", LOG_U64("segment", index),
                   LOG_U64("offset", walk->scan.tail_offset),
-                  LOG_TEXT("cause", "what was being written when the gateway ended was never accepted"));
+                  LOG_TEXT("cause", "what was being written when the gateway ended; it was never accepted, unless the "
+                                    "disk is at fault"));
     }
 }
 
@@ -360,17 +382,21 @@ static bool read_segment(struct recovery *recovery, uint32_t index, uint64_t seq
     struct walk walk;
     segment->last_sequence = segment->first_sequence - 1;
     segment->end_offset = SPOOL_SEGMENT_HEADER_BYTES;
-    if (!open_segment(spool, index, &opened)) {
-        return true; /* it was there a moment ago; what it held shows as lost */
+    if (!open_segment(recovery, index, &opened)) {
+        return false;
     }
     struct spool_header header = {.first_sequence = segment->first_sequence, .salt = segment->salt};
+    bool is_read = true;
     if (!segment->is_header_damaged) {
-        size_t unreadable_bytes;
-        read_part(spool, &opened, 0, SPOOL_SEGMENT_HEADER_BYTES, &unreadable_bytes);
+        is_read = read_part(recovery, index, &opened, 0, SPOOL_SEGMENT_HEADER_BYTES);
         (void)spool_header_read(spool->read.buffer, spool->options.segment_bytes, &header);
     }
-    walk_segment(recovery, &opened, &header, sequence_end, segment->is_header_damaged, &walk);
+    is_read =
+        is_read && walk_segment(recovery, index, &opened, &header, sequence_end, segment->is_header_damaged, &walk);
     spool->port->close_file(spool->port->context, opened.file);
+    if (!is_read) {
+        return false;
+    }
     if (walk.too_long_bytes > 0) {
         text_string(recovery->error, "a message of ");
         text_u64(recovery->error, walk.too_long_bytes);
@@ -432,11 +458,7 @@ static bool read_segments(struct recovery *recovery)
     if (!read_some(recovery, false, &last_sequence) || !read_some(recovery, true, &last_sequence)) {
         return false;
     }
-    last_sequence = number_larger(last_sequence, spool->released_sequence);
-    spool->gap_sequence = last_sequence + 1;
-    spool->own_sequence =
-        spool->gap_sequence + recovery->alien_count * (spool->options.segment_bytes / RECORD_BYTES_MIN);
-    spool->next_number += recovery->alien_count;
+    spool->own_sequence = number_larger(last_sequence, spool->released_sequence) + 1;
     return true;
 }
 
@@ -465,9 +487,6 @@ static bool make_segments(struct recovery *recovery)
     uint32_t made_count = 0;
     for (uint32_t index = 0; index < spool->segment_count; index++) {
         struct spool_segment *segment = &spool->segments[index];
-        if (segment->state == SPOOL_SEGMENT_ALIEN) {
-            continue;
-        }
         if (!segment->is_there && index < spool->segment_end) {
             log_event(spool->log, LOG_WARN, "spool_segment_missing", LOG_U64("segment", index));
         }
@@ -501,18 +520,20 @@ static bool make_segments(struct recovery *recovery)
     return false;
 }
 
-/* What the setting does not count in is read until it is empty, and goes at the start after that. */
-static void remove_surplus(struct spool *spool)
+/* What the setting does not count in is read until it is empty, and goes at the start after that; but what was released
+ * must go on standing somewhere, or it would come back. */
+static void remove_surplus(const struct recovery *recovery)
 {
+    struct spool *spool = recovery->spool;
     uint64_t surplus_count = 0;
     for (uint32_t index = spool->segment_count; index < spool->segment_end; index++) {
-        if (spool->segments[index].state == SPOOL_SEGMENT_FREE) {
+        if (spool->segments[index].state == SPOOL_SEGMENT_FREE && index != recovery->knowing_index) {
             char path[SPOOL_PATH_BYTES];
             spool_segment_path(spool, index, path);
             (void)spool->port->remove_file(spool->port->context, path);
             spool_set_state(spool, index, SPOOL_SEGMENT_ABSENT);
         }
-        surplus_count += spool->segments[index].state == SPOOL_SEGMENT_KEPT;
+        surplus_count += spool->segments[index].state != SPOOL_SEGMENT_ABSENT;
     }
     if (surplus_count > 0) {
         log_event(spool->log, LOG_INFO, "spool_surplus", LOG_U64("segments", surplus_count));
@@ -534,7 +555,7 @@ static void sort_out(struct recovery *recovery)
     if (newest != SPOOL_NO_SEGMENT) {
         const struct spool_segment *segment = &spool->segments[newest];
         spool->last_index = newest < spool->segment_count ? newest : spool->last_index;
-        bool is_last = segment->last_sequence + 1 == spool->gap_sequence; /* else one with a damaged header is */
+        bool is_last = segment->last_sequence + 1 == spool->own_sequence; /* else one with a damaged header is */
         if (segment->state == SPOOL_SEGMENT_KEPT && newest < spool->segment_count && is_last) {
             spool_set_state(spool, newest, SPOOL_SEGMENT_WRITTEN);
             spool->written_index = newest;
@@ -555,7 +576,7 @@ static bool recover(struct recovery *recovery)
     if (!make_segments(recovery)) {
         return false;
     }
-    remove_surplus(spool);
+    remove_surplus(recovery);
     spool_secure_segments(spool);
     (void)snprintf(parent, sizeof parent, "%s/..", spool->options.directory);
     if (port->sync_directory(port->context, spool->options.directory) != PORT_OK ||
@@ -567,7 +588,8 @@ static bool recover(struct recovery *recovery)
 
 bool spool_open(struct spool *spool, struct text *error)
 {
-    struct recovery recovery = {.spool = spool, .error = error, .newest_index = SPOOL_NO_SEGMENT};
+    struct recovery recovery = {
+        .spool = spool, .error = error, .newest_index = SPOOL_NO_SEGMENT, .knowing_index = SPOOL_NO_SEGMENT};
     spool->next_number = 1;
     if (!recover(&recovery)) {
         spool_release_files(spool);

@@ -164,7 +164,8 @@ static bool prepare(struct spool *spool)
     struct spool_write *write = &spool->write;
     const struct spool_stage *stage = &spool->stage;
     bool has_records = !spool_stage_is_empty(stage);
-    if (!has_records && !is_mark_due(spool)) {
+    bool is_sync_due = spool->is_closing && spool->is_mark_unsynced && spool->written_index != SPOOL_NO_SEGMENT;
+    if (!has_records && !is_mark_due(spool) && !is_sync_due) {
         return false;
     }
     size_t first_bytes = has_records ? SPOOL_RECORD_BYTES(spool_record_payload(stage->bytes + stage->start).bytes) : 0;
@@ -273,6 +274,7 @@ void spool_write_done(struct spool *spool, uint64_t now_ms)
         write->last_sequence >= segment->first_sequence ? write->last_sequence : segment->last_sequence;
     segment->failure_count = 0;
     spool->marked_sequence = write->released;
+    spool->is_mark_unsynced = !write->is_to_sync;
     if (spool->oldest_index == SPOOL_NO_SEGMENT) {
         spool->oldest_index = spool->written_index;
     }

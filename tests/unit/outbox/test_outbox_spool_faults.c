@@ -47,6 +47,33 @@ static void killed_again_and_again_while_it_drains(void **state)
     end(test);
 }
 
+/* A disk whose syncs fail is no full spool: drop-oldest drops nothing of what was accepted. */
+static void a_failing_disk_drops_nothing(void **state)
+{
+    (void)state;
+    struct test *test = make_with(16);
+    rig_pass(&test->rig, 1000, 50);
+    break_broker(test);
+    test->spool.drops_oldest = true;
+    die(test, FAULTY_CUT_KEEPS);
+    rig_pass(&test->rig, 1000, 50);
+    take(test, 200);
+    rig_settle(&test->rig);
+    assert_int_equal(test->accepted_count, 200);
+    faulty_fail(&test->faulty, FAULTY_SYNC, 0, UINT64_MAX, "Input/output error");
+    while (take_one(test)) { /* until memory is full, and clients are told so */
+    }
+    rig_pass(&test->rig, UINT64_C(20) * 60 * 1000, 1000);
+    assert_true(outbox_spool_counters(test->rig.outbox)->write_failure_count > 2 * 16);
+    assert_int_equal(test->rejected_count, 0);
+    assert_int_equal(test->accepted_count, 200);
+    faulty_heal(&test->faulty);
+    mend_broker(test);
+    finish(test);
+    assert_int_equal(test->queued_count, test->taken);
+    end(test);
+}
+
 static void a_message_keeps_its_made_id_and_its_queue(void **state)
 {
     (void)state;
@@ -267,6 +294,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_next_start_sends_what_was_accepted),
         cmocka_unit_test(killed_again_and_again_while_it_drains),
+        cmocka_unit_test(a_failing_disk_drops_nothing),
         cmocka_unit_test(a_message_keeps_its_made_id_and_its_queue),
         cmocka_unit_test(the_processors_word_on_what_an_earlier_start_sent),
         cmocka_unit_test(a_failing_disk_accepts_nothing_and_loses_nothing),

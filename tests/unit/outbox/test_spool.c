@@ -55,6 +55,46 @@ static void nothing_is_written_for_nothing(void **state)
     assert_int_equal(spool_counters(rig->spool)->segment_free_count, SEGMENTS);
 }
 
+/* The mark that was written when all was released is not synced; the stop sees to it. */
+static void a_stop_leaves_nothing_in_doubt(void **state)
+{
+    struct spool_rig *rig = *state;
+    uint64_t message;
+    uint64_t sequence;
+    spool_rig_append_many(rig, 10);
+    spool_rig_settle(rig);
+    while (spool_rig_read(rig, &message, &sequence)) {
+        spool_release(rig->spool, sequence);
+    }
+    spool_rig_settle(rig);
+    uint64_t syncs = rig->faulty.counts[FAULTY_SYNC];
+    spool_rig_stop(rig);
+    assert_int_equal(rig->faulty.counts[FAULTY_SYNC], syncs + 1);
+    faulty_cut_power(&rig->faulty, FAULTY_CUT_LOSES);
+    assert_true(spool_rig_start(rig));
+    assert_int_equal(spool_message_count(rig->spool), 0);
+    assert_int_equal(spool_own_sequence(rig->spool), 11);
+}
+
+static void a_start_says_how_many_wait(void **state)
+{
+    struct spool_rig *rig = *state;
+    uint64_t message;
+    uint64_t sequence;
+    spool_rig_append_many(rig, 10);
+    spool_rig_settle(rig);
+    for (int i = 0; i < 8; i++) {
+        assert_true(spool_rig_read(rig, &message, &sequence));
+        spool_release(rig->spool, sequence);
+    }
+    spool_rig_append_many(rig, 1); /* at its head rides the mark, in the middle of the messages */
+    spool_rig_settle(rig);
+    restart_killed(rig);
+    assert_int_equal(spool_rig_log_count(rig, "event=spool_opened directory="), 2);
+    assert_int_equal(spool_rig_log_count(rig, "messages=3 next=12 released=8"), 1);
+    spool_rig_expect(rig, 8, 10);
+}
+
 static void what_a_turn_brought_is_one_write_and_one_sync(void **state)
 {
     struct spool_rig *rig = *state;
@@ -384,6 +424,8 @@ int main(void)
 #define with_rig(test) cmocka_unit_test_setup_teardown(test, open_rig, close_rig)
     const struct CMUnitTest tests[] = {
         with_rig(nothing_is_written_for_nothing),
+        with_rig(a_stop_leaves_nothing_in_doubt),
+        with_rig(a_start_says_how_many_wait),
         with_rig(what_a_turn_brought_is_one_write_and_one_sync),
         with_rig(what_comes_during_a_write_is_the_next_one),
         with_rig(messages_come_back_in_order),

@@ -120,24 +120,36 @@ static void short_segments(void **state)
     assert_well(rig);
 }
 
-/* Reads that fail once at start: those of the headers, and those of the segments. */
+/* Each read of a start that fails, together with the second try at its page: the start is refused, and nothing is
+ * touched. Once the disk is well again all is there. */
 static void unreadable_parts_at_start(void **state)
 {
     struct spool_rig *rig = *state;
-    fill(rig, 60);
-    for (uint64_t skip = 0; skip < 14; skip++) {
-        uint64_t missing;
-        faulty_fail(&rig->faulty, FAULTY_READ, skip, 1, "Input/output error");
-        assert_true(spool_rig_start(rig)); /* the second try at the same page is good */
-        assert_int_equal(read_all(rig, &missing), 60);
-        spool_rig_kill(rig);
-        faulty_fail(&rig->faulty, FAULTY_READ, skip, 2, "Input/output error");
-        assert_true(spool_rig_start(rig));
-        assert_true(spool_rig_log_count(rig, "event=spool_unreadable") > 0);
-        spool_rig_kill(rig);
-    }
-    assert_true(spool_rig_start(rig)); /* and all is there once the disk is well again */
     uint64_t missing;
+    uint8_t before[SEGMENTS][SEGMENT_BYTES];
+    uint8_t after[SEGMENT_BYTES];
+    fill(rig, 60);
+    for (uint32_t index = 0; index < SEGMENTS; index++) {
+        (void)spool_rig_load(rig, index, before[index], SEGMENT_BYTES);
+    }
+    uint64_t skip = 0;
+    for (;; skip++) {
+        faulty_fail(&rig->faulty, FAULTY_READ, skip, 2, "Input/output error");
+        if (spool_rig_start(rig)) {
+            break; /* it did not read so often */
+        }
+        assert_non_null(strstr(rig->error, ".segment cannot be read: Input/output error; see to "));
+        for (uint32_t index = 0; index < SEGMENTS; index++) {
+            (void)spool_rig_load(rig, index, after, sizeof after);
+            assert_memory_equal(before[index], after, sizeof after);
+        }
+    }
+    assert_in_range(skip, SEGMENTS + 3, 40); /* all headers, and the segments that hold something */
+    faulty_heal(&rig->faulty);
+    assert_int_equal(read_all(rig, &missing), 60);
+    spool_rig_kill(rig);
+    faulty_fail(&rig->faulty, FAULTY_READ, 0, 1, "Input/output error");
+    assert_true(spool_rig_start(rig)); /* the second try at the page is good */
     assert_int_equal(read_all(rig, &missing), 60);
     assert_well(rig);
 }
@@ -199,46 +211,55 @@ static void a_file_that_goes_while_the_spool_runs(void **state)
     assert_well(rig);
 }
 
-/* A file that cannot be opened is left alone, its messages too: they are there again when it can be. */
 static void unreadable_file(void **state)
 {
     struct spool_rig *rig = *state;
     uint64_t missing;
-    uint8_t before[SEGMENT_BYTES];
-    uint8_t after[SEGMENT_BYTES];
+    char path[160];
+    char moved[200];
     fill(rig, 70);
-    for (uint32_t index = 0; index < 4; index++) {
-        (void)spool_rig_load(rig, index, before, sizeof before);
+    for (uint64_t index = 0; index < SEGMENTS + 4; index++) { /* for its header, and for its messages */
         faulty_fail(&rig->faulty, FAULTY_OPEN, index, 1, "Permission denied");
-        assert_true(spool_rig_start(rig));
-        assert_int_equal(spool_rig_log_count(rig, "event=spool_unreadable"), index + 1);
-        size_t count = read_all(rig, &missing);
-        assert_true(count < 70);
-        /* New messages do not get the sequences that stand in it. */
-        assert_true(spool_own_sequence(rig->spool) > 70);
-        spool_rig_kill(rig);
-        (void)spool_rig_load(rig, index, after, sizeof after);
-        assert_memory_equal(before, after, sizeof before);
+        assert_false(spool_rig_start(rig));
+        assert_non_null(strstr(rig->error, ".segment cannot be opened: Permission denied; see to "));
     }
+    faulty_heal(&rig->faulty);
+    spool_rig_path(rig, 1, path);
+    (void)snprintf(moved, sizeof moved, "%s.away", path);
+    assert_int_equal(rename(path, moved), 0); /* as the error says */
     assert_true(spool_rig_start(rig));
-    assert_int_equal(read_all(rig, &missing), 70);
-    assert_int_equal(spool_counters(rig->spool)->lost_count, 0);
+    size_t count = read_all(rig, &missing);
+    assert_in_range(count, 40, 60);
+    assert_lost(rig, missing + 1, missing + 70 - count);
+    assert_well(rig);
 }
 
-static void unreadable_newest_file_and_new_messages(void **state)
+/* A header of zeros, as of a segment that was never begun; but records stand behind it. */
+static void a_segment_begins_with_zeros(void **state)
 {
     struct spool_rig *rig = *state;
     uint64_t missing;
-    fill(rig, 25); /* segment 0 full, segment 1 begun */
-    faulty_fail(&rig->faulty, FAULTY_OPEN, 1, 1, "Permission denied");
-    assert_true(spool_rig_start(rig));
-    spool_rig_append_many(rig, 10);
-    spool_rig_settle(rig);
-    spool_rig_kill(rig);
-    assert_true(spool_rig_start(rig));
-    assert_int_equal(read_all(rig, &missing), 35);
-    /* The sequences that nobody ever had are not counted as losses of messages beyond those that are. */
-    assert_int_equal(missing, UINT64_MAX);
+    uint8_t bytes[SEGMENT_BYTES];
+    struct record records[RECORDS_MAX];
+    fill(rig, 60);
+    (void)spool_rig_load(rig, 1, bytes, sizeof bytes);
+    size_t held = find_records(bytes, records);
+    static const size_t zeros[] = {HEADER, 200, SEGMENT_BYTES / 2};
+    for (size_t i = 0; i < sizeof zeros / sizeof zeros[0]; i++) {
+        size_t gone = 0;
+        while (records[gone].offset < zeros[i]) {
+            gone++;
+        }
+        memset(bytes, 0, zeros[i]);
+        spool_rig_save(rig, 1, bytes, sizeof bytes);
+        assert_true(spool_rig_start(rig));
+        assert_int_equal(spool_rig_log_count(rig, "event=spool_header_damaged segment=1"), i + 1);
+        assert_int_equal(read_all(rig, &missing), 60 - gone);
+        assert_int_equal(spool_counters(rig->spool)->lost_count, gone);
+        spool_rig_kill(rig);
+    }
+    assert_true(held > 0 && spool_rig_start(rig));
+    assert_well(rig);
 }
 
 static void wrong_version(void **state)
@@ -390,6 +411,40 @@ static void fewer_segments_than_are_there(void **state)
     assert_well(rig);
 }
 
+/* What was released stays released, also where only a surplus file says so. */
+static void fewer_segments_and_nothing_left_in_them(void **state)
+{
+    struct spool_rig *rig = *state;
+    uint64_t message;
+    uint64_t sequence;
+    char path[160];
+    spool_rig_append_many(rig, 100);
+    spool_rig_settle(rig);
+    while (spool_rig_read(rig, &message, &sequence)) {
+        spool_release(rig->spool, sequence);
+    }
+    spool_rig_stop(rig);
+    rig->options.bytes_max = 4 * SEGMENT_BYTES;
+    spool_rig_path(rig, 5, path); /* the newest */
+    for (int start = 0; start < 3; start++) {
+        assert_true(spool_rig_start(rig));
+        assert_int_equal(spool_message_count(rig->spool), 0);
+        assert_int_equal(spool_own_sequence(rig->spool), 101);
+        assert_int_equal(access(path, F_OK), 0);
+        spool_rig_stop(rig);
+    }
+    assert_true(spool_rig_start(rig));
+    spool_rig_append_many(rig, 10);
+    spool_rig_settle(rig);
+    for (int start = 0; start < 2; start++) { /* another one says it now */
+        spool_rig_kill(rig);
+        assert_true(spool_rig_start(rig));
+        assert_int_equal(access(path, F_OK), -1);
+        spool_rig_expect(rig, 100, 109);
+    }
+    assert_well(rig);
+}
+
 /* A surplus segment is not made whole; it is read to where it ends, in the middle of the last record's padding. */
 static void a_short_segment_among_the_surplus(void **state)
 {
@@ -458,13 +513,14 @@ int main(void)
         with_rig(unreadable_for_good),
         with_rig(a_file_that_goes_while_the_spool_runs),
         with_rig(unreadable_file),
-        with_rig(unreadable_newest_file_and_new_messages),
+        with_rig(a_segment_begins_with_zeros),
         with_rig(wrong_version),
         with_rig(other_segment_size),
         with_rig(foreign_files),
         with_rig(two_gateways_on_one_folder),
         with_rig(too_little_space),
         with_rig(fewer_segments_than_are_there),
+        with_rig(fewer_segments_and_nothing_left_in_them),
         with_rig(a_short_segment_among_the_surplus),
         with_rig(folders_that_cannot_be_used),
     };
