@@ -45,7 +45,7 @@ struct sim_weather {
     /* Disk. */
     uint32_t write_fails_ppm;
     uint32_t sync_fails_ppm;
-    uint32_t read_fails_ppm;   /* of more than a page at once */
+    uint32_t read_fails_ppm;   /* of more than a page at once; while the program starts, now and then of anything */
     uint32_t folder_fails_ppm; /* making, listing, locking, syncing a folder; preallocating */
     /* Worker and loop. */
     uint64_t job_ns_min; /* between submission and run, and again between run and return */

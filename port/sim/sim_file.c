@@ -5,6 +5,8 @@
 
 #include "sim_inside.h"
 
+enum { START_READS = 32 }; /* in the order of what a start does of them, so that not all are refused */
+
 static const char IO_ERROR[] = "Input/output error";
 static const char NO_SPACE[] = "No space left on device";
 
@@ -32,6 +34,12 @@ static port_file handle_of(const struct sim *sim, const struct sim_file *file)
 
 /* ---- storage ---- */
 
+/* While the program starts, and may block, any file and any page may be out of reach. */
+static bool fails_at_start(struct sim *sim)
+{
+    return sim->is_blocking_allowed && sim_chance(sim, sim->weather.read_fails_ppm / START_READS);
+}
+
 static enum port_result open_file(void *context, const char *path, bool create, port_file *file, uint64_t *size_bytes)
 {
     struct sim *sim = context;
@@ -39,6 +47,9 @@ static enum port_result open_file(void *context, const char *path, bool create, 
     struct sim_file *found = sim_file_find(sim, path);
     if (found == NULL && !create) {
         return PORT_CLOSED;
+    }
+    if (found != NULL && fails_at_start(sim)) {
+        return sim_fail(sim, IO_ERROR);
     }
     if (found == NULL) {
         if (sim_chance(sim, sim->weather.folder_fails_ppm)) {
@@ -72,7 +83,7 @@ static enum port_result read_at(void *context, port_file file, uint64_t offset, 
     struct sim *sim = context;
     enter_storage(sim);
     const struct sim_file *found = file_of(sim, file);
-    if (bytes > SIM_PAGE_BYTES && sim_chance(sim, sim->weather.read_fails_ppm)) {
+    if ((bytes > SIM_PAGE_BYTES && sim_chance(sim, sim->weather.read_fails_ppm)) || fails_at_start(sim)) {
         return sim_fail(sim, IO_ERROR);
     }
     if (offset + bytes > found->bytes) {

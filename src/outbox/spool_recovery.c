@@ -140,6 +140,7 @@ struct walk {
     uint64_t message_count; /* not released */
     uint64_t place_count;   /* that are damaged */
     uint64_t missing_count;
+    uint64_t too_long_sequence; /* of the last message that memory is not made for; 0: none */
     uint64_t too_long_bytes;
     bool is_rest; /* of a segment with a damaged header: what others have is passed over */
     struct spool_scan scan;
@@ -211,9 +212,8 @@ static bool walk_segment(struct recovery *recovery, uint32_t index, const struct
             break;
         case SPOOL_FOUND_TOO_LONG:
             walk->begin_sequence = walk->begin_sequence == 0 ? record.sequence : walk->begin_sequence;
-            if (record.sequence > spool->released_sequence) {
-                walk->too_long_bytes = record.payload_bytes;
-            }
+            walk->too_long_sequence = record.sequence;
+            walk->too_long_bytes = record.payload_bytes;
             break;
         case SPOOL_FOUND_MORE: {
             size_t left_bytes = segment_bytes - walk->scan.offset;
@@ -397,7 +397,7 @@ static bool read_segment(struct recovery *recovery, uint32_t index, uint64_t seq
     if (!is_read) {
         return false;
     }
-    if (walk.too_long_bytes > 0) {
+    if (walk.too_long_sequence > spool->released_sequence) {
         text_string(recovery->error, "a message of ");
         text_u64(recovery->error, walk.too_long_bytes);
         text_string(recovery->error, " bytes stands in it, which is more than MAX_MESSAGE_BYTES allows for");

@@ -568,7 +568,7 @@ static bool is_same_folder(const struct fuzz_file *before)
 }
 
 /* What stood in the files still stands there; what was missing of them is zeros. True when an empty file that the
- * setting does not count in was removed; its header may have been the only one that knew what is released. */
+ * setting does not count in was removed; its header may have hidden what another one has (condition 9). */
 static bool check_unchanged(const struct fuzz_file *before)
 {
     bool is_removed = false;

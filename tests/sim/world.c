@@ -402,7 +402,7 @@ static bool start_gateway(struct world *world)
     if (gateway_listen(gateway, &error)) {
         return true;
     }
-    if (world->plan.weather.folder_fails_ppm == 0) {
+    if (world->plan.weather.folder_fails_ppm == 0 && world->plan.weather.read_fails_ppm == 0) {
         world_fail(world, "the start is refused: %.*s", (int)error.used_bytes, buffer);
     }
     note(world, "machine: the start is refused");
