@@ -95,11 +95,6 @@ void spool_mark_write(uint8_t record[SPOOL_RECORD_HEADER_BYTES], uint64_t salt, 
     spool_record_bind(record, salt);
 }
 
-uint64_t spool_record_sequence(const uint8_t *record)
-{
-    return load_u64(record + 8);
-}
-
 struct span spool_record_payload(const uint8_t *record)
 {
     return span_of(record + SPOOL_RECORD_HEADER_BYTES, load_u32(record + 4));

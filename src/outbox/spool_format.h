@@ -59,7 +59,6 @@ void spool_record_bind(uint8_t *record, uint64_t salt);
 void spool_mark_write(uint8_t record[SPOOL_RECORD_HEADER_BYTES], uint64_t salt, uint64_t released);
 
 /* A message's record that spool_record_write made. */
-uint64_t spool_record_sequence(const uint8_t *record);
 struct span spool_record_payload(const uint8_t *record);
 
 /* A walk through one segment. */

@@ -55,8 +55,8 @@ void settings_mask_url(struct text *out, struct span url)
     while (url.bytes > 0) {
         size_t authority = find(url, "://");
         authority += authority == url.bytes ? 0 : 3;
-        /* This URL ends in front of the last comma before the next scheme. A password with a comma or a slash in it, which is
-         * wrong, is masked all the same: up to the last @. */
+        /* This URL ends in front of the last comma before the next scheme. A password with a comma or a slash in it,
+         * which is wrong, is masked all the same: up to the last @. */
         struct span one = url;
         struct span rest = span_from(url, authority);
         size_t next_scheme = find(rest, "://");

@@ -195,7 +195,7 @@ static void the_bytes_are_as_the_document_says(void **state)
     assert_true(spool_is_zero(record + 35, 5));
     assert_memory_equal(record + 40, mark, sizeof mark);
     assert_int_equal(load_u32(record + 68), crc32c(span_of(record + 40, 28)));
-    assert_int_equal(spool_record_sequence(record), 7);
+    assert_int_equal(load_u64(record + 8), 7);
     assert_int_equal(spool_record_payload(record).bytes, 3);
 }
 
