@@ -116,6 +116,7 @@ void plan_draw(struct plan *plan, struct sim *sim, struct settings *settings)
     plan->stop_ns = maybe_ns(sim, 25, plan->storm_ns / 4, plan->storm_ns);
     plan->segment_bytes = CHOSEN(sim, 8192, 16384, 16384, 65536);
     plan->segment_count = (uint32_t)sim_between(sim, 0, 8); /* beyond the least */
+    plan->resizes_spool = sim_chance(sim, SIM_ALWAYS / 5);
     draw_weather(plan, sim);
 }
 

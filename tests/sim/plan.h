@@ -21,6 +21,7 @@ struct plan {
     bool drops_oldest;
     uint32_t segment_bytes;
     uint32_t segment_count;
+    bool resizes_spool; /* each start has another number of segments */
 
     /* Clients; the spans are the pauses between two things a client does. */
     uint64_t client_ns_min;

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "amqp_link_inside.h"
+#include "number.h"
 #include "spool.h"
 
 enum { MEMORY_BYTES = 48 * 1024 * 1024, ERROR_BYTES = 1024, TURNS_A_SECOND_MAX = 20000 };
@@ -254,8 +255,8 @@ static void on_turn(void *context)
     }
     if (world->is_gateway_up) {
         door_turn(world);
-        if (sim_folder_bytes(world->sim, "spool") > world->gateway.spool.bytes_max) {
-            world_fail(world, "the spool is larger than SPOOL_MAX_BYTES");
+        if (sim_folder_bytes(world->sim, "spool") > world->spool_bytes_max) {
+            world_fail(world, "the spool is larger than SPOOL_MAX_BYTES ever was");
         }
     }
     if (world->crashes_at_turn) {
@@ -364,7 +365,10 @@ static void shrink_spool(struct world *world)
             spool->bytes_max = SPOOL_SEGMENTS_MIN * (uint64_t)spool->segment_bytes;
         }
     }
-    spool->bytes_max += world->plan.segment_count * (uint64_t)spool->segment_bytes;
+    uint64_t more = world->plan.resizes_spool ? sim_between(world->sim, 0, 2 * (uint64_t)world->plan.segment_count)
+                                              : world->plan.segment_count;
+    spool->bytes_max += more * spool->segment_bytes;
+    world->spool_bytes_max = number_larger(world->spool_bytes_max, spool->bytes_max);
 }
 
 /* What the AMQP library allocated is given back when the program did not come to it. */
@@ -470,6 +474,7 @@ static void begin(struct world *world, uint64_t seed)
     world->part_ns = 0;
     world->is_gateway_up = false;
     world->crashes_at_turn = false;
+    world->spool_bytes_max = 0;
     world->turns_at_ns = 0;
     world->turns_then = 0;
     load_settings(world);

@@ -46,6 +46,7 @@ struct world {
     uint64_t part_ns; /* when it began */
     struct settings settings;
     struct gateway gateway;
+    uint64_t spool_bytes_max; /* the most that any start had */
     struct arena arena;
     bool is_gateway_up;
     bool crashes_at_turn; /* at the end of the present one */
