@@ -7,7 +7,7 @@
 #include "number.h"
 #include "spool_inside.h"
 
-/* As far as the file goes; what cannot be read is left alone. */
+/* As far as the file goes. */
 static bool write_again(struct spool *spool, const struct spool_file *opened, uint64_t offset, uint64_t end_offset)
 {
     const struct port *port = spool->port;
@@ -16,7 +16,7 @@ static bool write_again(struct spool *spool, const struct spool_file *opened, ui
         size_t unreadable_bytes;
         size_t bytes = (size_t)number_smaller(end - offset, spool->read.buffer_bytes_max);
         spool_read_piece(port, opened, (uint32_t)offset, spool->read.buffer, bytes, &unreadable_bytes);
-        if (unreadable_bytes == 0 &&
+        if (unreadable_bytes > 0 ||
             port->write_at(port->context, opened->file, offset, spool->read.buffer, bytes) != PORT_OK) {
             return false;
         }
