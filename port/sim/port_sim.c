@@ -196,6 +196,7 @@ struct sim *sim_begin(void *memory, uint64_t seed, const struct sim_handler *han
     sim->calls_left = 0;
     sim->is_blocking_allowed = true;
     sim->is_on_worker = false;
+    sim->unreadable_count = 0;
     sim->signals = 0;
     sim->is_woken = false;
     sim->memory = NULL;
@@ -257,6 +258,7 @@ void sim_end_machine(struct sim *sim, enum sim_death death)
     sim->is_woken = false;
     sim->is_on_worker = false;
     sim->is_blocking_allowed = true;
+    sim->unreadable_count = 0;
     sim_net_end(sim, death);
     sim_worker_end(sim);
     sim_disk_end(sim, death);

@@ -5,7 +5,9 @@
 
 #include "sim_inside.h"
 
-enum { START_READS = 32 }; /* in the order of what a start does of them, so that not all are refused */
+/* Of what a start opens and reads less fails than of large reads, so that not every start is refused; but then in a
+ * row. */
+enum { START_FAILS_LESS = 8, START_FAILS_MAX = 32 };
 
 static const char IO_ERROR[] = "Input/output error";
 static const char NO_SPACE[] = "No space left on device";
@@ -34,10 +36,20 @@ static port_file handle_of(const struct sim *sim, const struct sim_file *file)
 
 /* ---- storage ---- */
 
-/* While the program starts, and may block, any file and any page may be out of reach. */
+/* While the program starts, and may block, any file and any page may be out of reach, and what comes behind it. */
 static bool fails_at_start(struct sim *sim)
 {
-    return sim->is_blocking_allowed && sim_chance(sim, sim->weather.read_fails_ppm / START_READS);
+    if (!sim->is_blocking_allowed) {
+        return false;
+    }
+    if (sim->unreadable_count == 0 && sim_chance(sim, sim->weather.read_fails_ppm / START_FAILS_LESS)) {
+        sim->unreadable_count = sim_magnitude(sim, 1, START_FAILS_MAX);
+    }
+    if (sim->unreadable_count == 0) {
+        return false;
+    }
+    sim->unreadable_count--;
+    return true;
 }
 
 static enum port_result open_file(void *context, const char *path, bool create, port_file *file, uint64_t *size_bytes)

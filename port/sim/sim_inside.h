@@ -132,6 +132,7 @@ struct sim {
     const char *error;
     uint64_t calls_left; /* until the crash; 0: none */
     bool is_blocking_allowed;
+    uint64_t unreadable_count; /* opens and reads at start that are going to fail */
     bool is_on_worker;
     uint32_t signals;
     bool is_woken;

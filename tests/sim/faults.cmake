@@ -40,6 +40,8 @@ sim_fault(a_damaged_payload_is_believed 3000 outbox/spool_format.c
   [[if (crc32c(record->payload) != load_u32(head + PAYLOAD_CRC_OFFSET)) {]] [[if (false) {]])
 sim_fault(writing_begins_over_what_is_there 3000 outbox/spool_recovery.c
   [[    segment->end_offset = walk.scan.tail_offset;]] [[    segment->end_offset = SPOOL_SEGMENT_HEADER_BYTES;]])
+sim_fault(what_cannot_be_read_counts_as_empty 3000 outbox/spool_recovery.c
+  [[    return unreadable_bytes == 0 || refuse_segment(]] [[    return true || refuse_segment(]])
 sim_fault(the_wrong_record_is_released 3000 outbox/flow.c
   [[spool_release(flow->spool, (is_spooled ? front->spool_sequence : spool_read_sequence(flow->spool)) - 1);]]
   [[spool_release(flow->spool, is_spooled ? front->spool_sequence : spool_read_sequence(flow->spool) - 1);]])
