@@ -137,6 +137,7 @@ static void forget_channel(struct downlink *downlink)
 {
     downlink->standing = false;
     downlink->consumer_asked = false;
+    downlink->consuming = false;
     downlink->outstanding_count = 0;
     downlink->handed_tag = 0;
     downlink->acked_tag = 0;
@@ -162,6 +163,20 @@ static void settle(struct downlink *downlink)
     }
 }
 
+static void note_consumers(struct downlink *downlink, uint32_t count)
+{
+    if (count <= 1) {
+        downlink->crowded_count = 0;
+    } else if (downlink->crowded_count < DOWNLINK_CROWDED_TIMES &&
+               ++downlink->crowded_count == DOWNLINK_CROWDED_TIMES) {
+        log_event(downlink->log, LOG_WARN, "gateway_id_shared", LOG_TEXT("queue", downlink->queue_name),
+                  LOG_U64("consumers", count),
+                  LOG_TEXT("remedy",
+                           "give each gateway a GATEWAY_ID of its own: another one takes receipts and messages "
+                           "that are for clients here"));
+    }
+}
+
 static void on_reply(void *context, const struct amqp_reply *reply)
 {
     struct downlink *downlink = context;
@@ -177,6 +192,8 @@ static void on_reply(void *context, const struct amqp_reply *reply)
         break;
     }
     if (amqp_topology_on_reply(&downlink->consumer, reply) == AMQP_TOPOLOGY_DONE) {
+        downlink->consuming = true;
+        downlink->count_due_ms = 0;
         log_event(downlink->log, LOG_INFO, "downlink_up", LOG_TEXT("queue", downlink->queue_name));
         return;
     }
@@ -190,6 +207,8 @@ static void on_reply(void *context, const struct amqp_reply *reply)
         amqp_link_reconnect(downlink->link, "the broker cancelled the consumer: its queue is gone");
         break;
     case AMQP_REPLY_QUEUE_DECLARED:
+        note_consumers(downlink, reply->consumer_count);
+        break;
     case AMQP_REPLY_EXCHANGE_DECLARED:
     case AMQP_REPLY_QOS:
     case AMQP_REPLY_CONSUMING:
@@ -314,6 +333,7 @@ void downlink_init(struct downlink *downlink, struct arena *arena, struct port *
         .wanted_first = SESSION_NONE,
         .wanted_last = SESSION_NONE,
         .unbind_capacity = sessions->capacity,
+        .count_wait_ms = DOWNLINK_COUNT_HEARTBEATS * 1000 * (uint64_t)options->heartbeat_s,
     };
     downlink->unbinds = arena_take(arena, "clients to unbind", downlink->unbind_capacity, sizeof *downlink->unbinds);
     const struct amqp_link_options link_options = {
@@ -374,15 +394,37 @@ static uint64_t consume(struct downlink *downlink, uint64_t now_ms)
     return UINT64_MAX;
 }
 
+/* Asks how many consume the queue, when it is time; returns when to ask again at the latest. */
+static uint64_t count_consumers(struct downlink *downlink, uint64_t now_ms)
+{
+    if (!downlink->consuming) {
+        return UINT64_MAX;
+    }
+    bool is_new = downlink->count_due_ms == 0;
+    if (!is_new && now_ms >= downlink->count_due_ms) {
+        const struct amqp_queue queue = {.name = span_text(downlink->queue_name)};
+        (void)amqp_link_queue_declare(downlink->link, &queue, true); /* where there is no room now, the next time */
+    }
+    if (is_new || now_ms >= downlink->count_due_ms) {
+        downlink->count_due_ms = now_ms + downlink->count_wait_ms;
+    }
+    return downlink->count_due_ms;
+}
+
 uint64_t downlink_turn(struct downlink *downlink, uint64_t now_ms)
 {
-    uint64_t due_ms = consume(downlink, now_ms);
+    uint64_t due_ms = number_smaller(consume(downlink, now_ms), count_consumers(downlink, now_ms));
     acknowledge(downlink);
     if (downlink->standing) {
         ask(downlink);
     }
     amqp_link_flush(downlink->link, now_ms);
     return number_smaller(due_ms, amqp_link_tick(downlink->link, now_ms)); /* of what the flush left */
+}
+
+bool downlink_is_shared(const struct downlink *downlink)
+{
+    return downlink->crowded_count >= DOWNLINK_CROWDED_TIMES;
 }
 
 void downlink_close(struct downlink *downlink, uint64_t now_ms)

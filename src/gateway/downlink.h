@@ -9,7 +9,8 @@
  * Invariants: on an open channel the broker is asked to bind every connected client, at most
  * DOWNLINK_OUTSTANDING_MAX questions at a time; unbinds go first, so that what is asked for one client keeps its
  * order. A binding whose unbind was lost (a restart, a full ring) is unbound when something arrives for a client that
- * is not here. What waited in the queue while there was no gateway is left there until clients had
+ * is not here. Now and then the queue's consumers are counted: another one is a gateway with the same GATEWAY_ID,
+ * which takes every second message. What waited in the queue while there was no gateway is left there until clients had
  * DOWNLINK_GRACE_MS to come back. Memory: fixed, from the arena. Thread: the loop's. */
 #ifndef POSTERN_GATEWAY_DOWNLINK_H
 #define POSTERN_GATEWAY_DOWNLINK_H
@@ -41,6 +42,11 @@ enum {
     /* After a start, before the first message is consumed: clients whose gateway went away try again within a second or
      * a few. */
     DOWNLINK_GRACE_MS = 5000,
+
+    /* The consumers are counted every so many heartbeats: after two of them the broker has forgotten a link of ours
+     * that was cut. So often in a row another one is a gateway. */
+    DOWNLINK_COUNT_HEARTBEATS = 3,
+    DOWNLINK_CROWDED_TIMES = 2,
 
     DOWNLINK_EXPIRES_MS = 3600000,     /* without a gateway for so long, the queue goes */
     DOWNLINK_MESSAGE_TTL_MS = 3600000, /* no message outlives the queue's patience */
@@ -87,8 +93,12 @@ struct downlink {
     char gateway_key[DOWNLINK_NAME_BYTES_MAX];
     struct amqp_topology consumer; /* the one step that follows, when it may */
     struct amqp_step consumer_step;
-    bool standing;          /* the topology stands on the present channel */
-    bool consumer_asked;    /* likewise */
+    bool standing;         /* the topology stands on the present channel */
+    bool consumer_asked;   /* likewise */
+    bool consuming;        /* likewise */
+    uint64_t count_due_ms; /* with consuming: when the consumers are counted next */
+    uint64_t count_wait_ms;
+    uint32_t crowded_count; /* in a row there was another consumer */
     bool settled;           /* on_settled was told */
     uint64_t hold_until_ms; /* nothing is consumed before */
     struct repeats told;
@@ -124,6 +134,9 @@ uint64_t downlink_turn(struct downlink *downlink, uint64_t now_ms);
 /* A session began (with SESSION_BINDING_NONE; one that took over has its binding already), or is about to end. */
 void downlink_client_came(struct downlink *downlink, struct session *session);
 void downlink_client_left(struct downlink *downlink, struct session *session);
+
+/* Another gateway consumes this one's queue. */
+bool downlink_is_shared(const struct downlink *downlink);
 
 /* Acknowledges and closes the link in good order; downlink_closed says when that is done. */
 void downlink_close(struct downlink *downlink, uint64_t now_ms);

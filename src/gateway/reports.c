@@ -92,6 +92,10 @@ void reports_find(struct gateway *gateway, struct readiness *readiness)
         readiness_end(readiness, &sentence);
     }
     find_broker(gateway, readiness);
+    if (downlink_is_shared(&gateway->downlink)) {
+        readiness_say(readiness, "gateway_id_shared", false,
+                      "another gateway has this GATEWAY_ID, and takes receipts and messages for clients here");
+    }
     if (spool != NULL && spool->is_failing) {
         readiness_say(readiness, "spool_failing", false, "messages cannot be written to SPOOL_DIR; the log says why");
     }

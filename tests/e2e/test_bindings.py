@@ -4,8 +4,9 @@
 import json
 
 import pika
+from admin import readiness
 from clients import Client
-from process import wait_until
+from process import free_port, wait_until
 
 
 def routed(channel, client_id, body=b'{"n":1}'):
@@ -136,3 +137,16 @@ def test_many_come_and_go_and_the_last_word_counts(pipeline):
     for client in stay:
         client.close()
     backend.connection.close()
+
+
+def test_two_gateways_with_one_id_are_told(pipeline):
+    first = pipeline.gateway(GATEWAY_ID="box", AMQP_HEARTBEAT="1", ADMIN_PORT=free_port())
+    first.wait_log(event="downlink_up")
+    second = pipeline.gateway(GATEWAY_ID="box", AMQP_HEARTBEAT="1", ADMIN_PORT=free_port())
+    for gateway in (first, second):
+        told = gateway.wait_log(event="gateway_id_shared")
+        assert told["level"] == "warn" and told["consumers"] == "2" and "GATEWAY_ID" in told["remedy"]
+        assert "gateway_id_shared" in readiness(gateway)[2]
+    second.end()
+    wait_until(lambda: "gateway_id_shared" not in readiness(first)[2], 20, "the first to be alone again")
+    assert len(first.log(event="gateway_id_shared")) == 1
