@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Deliveries of a channel have rising tags and stand in the intake in that order, so what is settled at its front is
- * acknowledged with one `multiple` up to its last tag. Where a dead letter with a lower tag is still open, single acks
- * go past it: a broker in an alarm confirms no dead letters, and must be relieved of stored messages all the same.
+ * acknowledged with one `multiple` up to its last tag. Where a dead letter with a lower tag is still open, or has no
+ * room to be sent, single acks go past it: a broker in an alarm confirms no dead letters, and must be relieved of
+ * stored messages all the same.
  *
  * A delivery that finds no room in the intake (its messages are unusually long, or many are dead letters in the
  * making) makes the consumer deaf: it and all that follow are left unsettled. Once everything in hand is finished, the
@@ -94,15 +95,7 @@ static void on_channel_closed(void *context, uint16_t code, struct span text)
 {
     struct consumer *const consumer = context;
     lose(consumer);
-    switch (amqp_topology_on_channel_closed(&consumer->topology, code, text)) {
-    case AMQP_TOPOLOGY_IDLE:
-        log_event(consumer->log, LOG_WARN, "consume_channel_closed", LOG_U64("code", code), LOG_SPAN("cause", text));
-        break;
-    case AMQP_TOPOLOGY_PENDING:
-    case AMQP_TOPOLOGY_DONE:
-    case AMQP_TOPOLOGY_FAILED:
-        break;
-    }
+    (void)amqp_topology_on_channel_closed(&consumer->topology, code, text);
 }
 
 static void on_down(void *context)
@@ -229,12 +222,20 @@ static bool settle_many(struct consumer *consumer, uint64_t floor_tag)
 static void settle_singly(struct consumer *consumer)
 {
     struct intake *const intake = &consumer->intake;
-    while (intake_count(intake) > 0) {
-        const struct delivery *const delivery = intake_at(intake, intake->first);
-        if (!is_settled(delivery) || (needs_ack(delivery) && !amqp_link_ack(consumer->link, delivery->tag, false))) {
+    for (uint64_t sequence = intake->first; sequence < intake->end; sequence++) {
+        struct delivery *const delivery = intake_at(intake, sequence);
+        if (delivery->state == DELIVERY_PENDING) {
             return;
         }
-        intake_pop(intake);
+        if (needs_ack(delivery)) {
+            if (!amqp_link_ack(consumer->link, delivery->tag, false)) {
+                return;
+            }
+            delivery->tag = 0;
+        }
+        if (sequence == intake->first && is_settled(delivery)) {
+            intake_pop(intake);
+        }
     }
 }
 

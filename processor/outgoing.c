@@ -15,8 +15,8 @@ enum {
     RETRY_MS = 100,
     NACKS_ONLY_MS = 1000,
     DROPPED_LOG_MS = 10000,
-    DEAD_RESERVE_ITEMS = OUTGOING_ITEMS / 2,
-    DEAD_RESERVE_MESSAGES = 4,
+    DEAD_LETTERS_MAX = OUTGOING_ITEMS / 2,
+    DEAD_LETTERS_LONGEST = 3, /* room for so many of the longest, and for the ring's unused end once more */
     OUT_SLACK_BYTES = 65536
 };
 
@@ -63,16 +63,7 @@ static void on_channel_closed(void *context, uint16_t code, struct span text)
 {
     struct outgoing *const outgoing = context;
     unsend(outgoing);
-    switch (amqp_topology_on_channel_closed(&outgoing->topology, code, text)) {
-    case AMQP_TOPOLOGY_IDLE:
-        log_event(outgoing->log, LOG_WARN, "publish_channel_closed", LOG_U64("code", code), LOG_SPAN("cause", text),
-                  LOG_TEXT("remedy", "it is opened again, and what was out is sent again; see the broker's log"));
-        break;
-    case AMQP_TOPOLOGY_PENDING:
-    case AMQP_TOPOLOGY_DONE:
-    case AMQP_TOPOLOGY_FAILED:
-        break;
-    }
+    (void)amqp_topology_on_channel_closed(&outgoing->topology, code, text);
 }
 
 static void on_down(void *context)
@@ -122,9 +113,13 @@ void outgoing_init(struct outgoing *outgoing, struct arena *arena, struct port *
                    const struct outgoing_options *options, const struct outgoing_handler *handler)
 {
     *outgoing = (struct outgoing){.log = log, .handler = *handler, .nacked_since_ms = UINT64_MAX};
-    outgoing->reserve_bytes = DEAD_RESERVE_MESSAGES * options->message_bytes_max;
+    outgoing->receipts = (struct outgoing_share){.item_count_max = OUTGOING_ITEMS - DEAD_LETTERS_MAX,
+                                                 .bytes_max = OUTGOING_RECEIPTS_BYTES};
+    outgoing->dead_letters = (struct outgoing_share){.item_count_max = DEAD_LETTERS_MAX,
+                                                     .bytes_max = DEAD_LETTERS_LONGEST * options->message_bytes_max};
     outgoing->items = arena_take(arena, "outgoing: items", OUTGOING_ITEMS, sizeof *outgoing->items);
-    byte_ring_init(&outgoing->bytes, arena, "outgoing: messages", OUTGOING_RECEIPTS_BYTES + outgoing->reserve_bytes);
+    byte_ring_init(&outgoing->bytes, arena, "outgoing: messages",
+                   OUTGOING_RECEIPTS_BYTES + outgoing->dead_letters.bytes_max + options->message_bytes_max);
     const struct amqp_link_options link_options = {.program = "postern-processor",
                                                    .instance = options->instance,
                                                    .role = "publish",
@@ -175,19 +170,29 @@ static size_t total_bytes(const struct amqp_publish *message, const struct outgo
     return bytes + dead->client_id.bytes + dead->id.bytes + dead->ref.bytes + dead->reply_to.bytes + dead->reason.bytes;
 }
 
+static struct outgoing_share *share_of(struct outgoing *outgoing, bool is_dead_letter)
+{
+    return is_dead_letter ? &outgoing->dead_letters : &outgoing->receipts;
+}
+
 /* The exchange's name is the one span that stays the caller's: it is static. */
 static bool add(struct outgoing *outgoing, const struct amqp_publish *message, const struct outgoing_dead *dead,
                 bool is_dead_letter)
 {
-    if (outgoing->end - outgoing->first == OUTGOING_ITEMS) {
+    struct outgoing_share *const share = share_of(outgoing, is_dead_letter);
+    const size_t bytes = total_bytes(message, dead);
+    if (share->item_count == share->item_count_max || bytes > share->bytes_max - share->bytes) {
         return false;
     }
-    uint8_t *to = byte_ring_take(&outgoing->bytes, total_bytes(message, dead));
+    uint8_t *to = byte_ring_take(&outgoing->bytes, bytes);
     if (to == NULL) {
         return false;
     }
+    share->item_count++;
+    share->bytes += bytes;
     struct outgoing_item *const item = item_at(outgoing, outgoing->end++);
-    *item = (struct outgoing_item){.message = *message, .dead = *dead, .is_dead_letter = is_dead_letter};
+    *item =
+        (struct outgoing_item){.message = *message, .dead = *dead, .is_dead_letter = is_dead_letter, .bytes = bytes};
     item->mark = outgoing->bytes.head;
     struct amqp_publish *const kept = &item->message;
     struct amqp_header *const headers = (struct amqp_header *)(void *)to;
@@ -224,10 +229,7 @@ void outgoing_receipts(struct outgoing *outgoing, struct span reply_to, struct s
                                          .app_id = SPAN("postern"),
                                          .persistent = true};
     const struct outgoing_dead nobody = {.tag = 0};
-    const size_t free_bytes = outgoing->bytes.capacity_bytes - byte_ring_used_bytes(&outgoing->bytes);
-    const bool has_room = outgoing->end - outgoing->first < OUTGOING_ITEMS - DEAD_RESERVE_ITEMS &&
-                          free_bytes >= outgoing->reserve_bytes + total_bytes(&message, &nobody);
-    if (!has_room || !add(outgoing, &message, &nobody, false)) {
+    if (!add(outgoing, &message, &nobody, false)) {
         outgoing->dropped_count += count;
     }
 }
@@ -283,6 +285,9 @@ static void settle_items(struct outgoing *outgoing)
         if (item->is_dead_letter && !outgoing->handler.on_dead(outgoing->handler.context, &item->dead)) {
             return;
         }
+        struct outgoing_share *const share = share_of(outgoing, item->is_dead_letter);
+        share->item_count--;
+        share->bytes -= item->bytes;
         byte_ring_release(&outgoing->bytes, item->mark);
     }
 }

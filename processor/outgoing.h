@@ -2,9 +2,9 @@
 /* What the processor publishes, receipts and dead letters, kept until the broker has confirmed it.
  *
  * Everything is copied here first and published in order by outgoing_pump; after a lost link or a nack it is published
- * again. A dead letter that is confirmed settles its delivery (the handler hears of it). Receipts give way: room is
- * kept aside so that dead letters never wait for them, and receipts that find none are dropped and counted, because a
- * broker in an alarm takes no publishes but must be relieved of messages all the same.
+ * again. A dead letter that is confirmed settles its delivery (the handler hears of it). Each of the two kinds has a
+ * share of the room that the other cannot take. A dead letter that finds none waits; receipts that find none are
+ * dropped and counted, because a broker in an alarm takes no publishes but must be relieved of messages all the same.
  *
  * Invariant: items leave in order; each is unsent (publish_tag 0), out, or done. Memory: from the arena. Thread: the
  * loop's. */
@@ -45,6 +45,7 @@ struct outgoing_item {
     struct outgoing_dead dead;
     bool is_dead_letter;
     bool done;
+    size_t bytes;
     uint64_t publish_tag;
     uint64_t retry_ms; /* after a nack: not before */
     uint64_t mark;
@@ -54,6 +55,14 @@ struct outgoing_handler {
     /* The dead letter is safe. False: no room to settle its delivery now, call again next turn. */
     bool (*on_dead)(void *context, const struct outgoing_dead *dead);
     void *context;
+};
+
+/* Of one kind: what is in use, and the most. */
+struct outgoing_share {
+    size_t item_count;
+    size_t item_count_max;
+    size_t bytes;
+    size_t bytes_max;
 };
 
 struct outgoing {
@@ -66,7 +75,8 @@ struct outgoing {
     uint64_t first;
     uint64_t end;
     struct byte_ring bytes;
-    size_t reserve_bytes;     /* for dead letters alone */
+    struct outgoing_share receipts;
+    struct outgoing_share dead_letters;
     bool is_ready;            /* queue and exchange are declared */
     uint64_t nacked_since_ms; /* UINT64_MAX: the last answer was an ack */
     uint64_t dropped_count;   /* receipts, ever */

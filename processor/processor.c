@@ -298,7 +298,10 @@ static void feed_store(struct processor *processor)
 
 static void on_up(void *context)
 {
-    struct processor *const processor = context; /* that it does its work, only a batch can tell */
+    struct processor *const processor = context;
+    if (store_idle(processor->store)) {
+        processor->store_down_ms = UINT64_MAX; /* else only the batch that waits can tell that it does its work */
+    }
     processor->tally.database_connects++;
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What the processor's admin pages say (product.md section 8): health, readiness, metrics. Each reads what the parts
+/* What the processor's admin pages say: health, readiness, metrics. Each reads what the parts
  * count, at the moment it is asked for. Memory: the admin room's buffers. Thread: the loop's. */
 #ifndef POSTERN_PROCESSOR_PROCESSOR_REPORTS_H
 #define POSTERN_PROCESSOR_PROCESSOR_REPORTS_H

@@ -110,16 +110,6 @@ static void ask(struct downlink *downlink)
 {
     struct span queue = span_text(downlink->queue_name);
     uint8_t buffer[ROUTING_KEY_BYTES_MAX];
-    while (downlink->unbind_count > 0 && downlink->outstanding_count < DOWNLINK_OUTSTANDING_MAX) {
-        const struct downlink_unbind *unbind = &downlink->unbinds[downlink->unbind_first];
-        struct span key = routing_key_of(span_of(unbind->client_id, unbind->client_id_bytes), buffer);
-        if (!amqp_link_queue_unbind(downlink->link, queue, exchange, key)) {
-            return;
-        }
-        downlink->unbind_first = (downlink->unbind_first + 1) % downlink->unbind_capacity;
-        downlink->unbind_count--;
-        downlink->outstanding_count++;
-    }
     while (downlink->wanted_first != SESSION_NONE && downlink->outstanding_count < DOWNLINK_OUTSTANDING_MAX) {
         struct session *session = session_at(downlink->sessions, downlink->wanted_first);
         struct span key = routing_key_of(session_client_id(session), buffer);
@@ -129,6 +119,18 @@ static void ask(struct downlink *downlink)
         list_remove_session(downlink, session);
         session->binding = SESSION_BINDING_SENT;
         downlink->outstanding_count++;
+    }
+    while (downlink->unbind_count > 0 && downlink->outstanding_count < DOWNLINK_OUTSTANDING_MAX) {
+        const struct downlink_unbind *unbind = &downlink->unbinds[downlink->unbind_first];
+        struct span client_id = span_of(unbind->client_id, unbind->client_id_bytes);
+        if (session_find(downlink->sessions, client_id) == NULL) { /* else it came back, and is bound again */
+            if (!amqp_link_queue_unbind(downlink->link, queue, exchange, routing_key_of(client_id, buffer))) {
+                return;
+            }
+            downlink->outstanding_count++;
+        }
+        downlink->unbind_first = (downlink->unbind_first + 1) % downlink->unbind_capacity;
+        downlink->unbind_count--;
     }
 }
 

@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /* What comes down to the clients: the consuming connection to RabbitMQ, its queue, and a binding for each client that
- * is here (product.md section 3).
+ * is here.
  *
  * The queue `postern.gateway.{GATEWAY_ID}` gets receipts under the key gateway.{GATEWAY_ID} and backend messages
  * under client.{client_id}. Each message is handed to the handler and acknowledged at the end of the turn, many with
  * one ack, so after it lies in its client's send queue.
  *
  * Invariants: on an open channel the broker is asked to bind every connected client, at most
- * DOWNLINK_OUTSTANDING_MAX questions at a time; unbinds go first, so that what is asked for one client keeps its
- * order. A binding whose unbind was lost (a restart, a full ring) is unbound when something arrives for a client that
- * is not here. Now and then the queue's consumers are counted: another one is a gateway with the same GATEWAY_ID,
- * which takes every second message. What waited in the queue while there was no gateway is left there until clients had
- * DOWNLINK_GRACE_MS to come back. Memory: fixed, from the arena. Thread: the loop's. */
+ * DOWNLINK_OUTSTANDING_MAX questions at a time; binds go first, so that who is here does not wait for those who left,
+ * and nobody who came back is unbound. A binding whose unbind was lost (a restart, a full ring) is unbound when
+ * something arrives for a client that is not here. Now and then the queue's consumers are counted: another one is a
+ * gateway with the same GATEWAY_ID, which takes every second message. What waited in the queue while there was no
+ * gateway is left there until clients had DOWNLINK_GRACE_MS to come back. Memory: fixed, from the arena. Thread: the
+ * loop's. */
 #ifndef POSTERN_GATEWAY_DOWNLINK_H
 #define POSTERN_GATEWAY_DOWNLINK_H
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The orderly end after SIGTERM (product.md section 8).
+/* The orderly end after SIGTERM.
  *
  * From the first moment nobody new is let in and nothing more is taken from those who are here, so that all that was
  * taken can be confirmed by the broker and told to its clients. Then the clients are closed with 1012, evenly spread

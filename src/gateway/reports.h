@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What the gateway's admin pages say (product.md section 8): the live page, its numbers, health, readiness, metrics.
+/* What the gateway's admin pages say: the live page, its numbers, health, readiness, metrics.
  *
  * Nothing is kept for them: each page reads what the parts count, at the moment it is asked for. Memory: the admin
  * room's buffers. Thread: the loop's. */

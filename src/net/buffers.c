@@ -62,6 +62,10 @@ bool buffer_borrow(struct server *server, struct connection *connection, bool ma
         } else if (!may_evict || !evict(server, connection)) {
             return false;
         }
+        if (connection->state == CONNECTION_DEAD) {
+            return true; /* it held the most chunks, and telling the other one took them; the flush gives the buffer
+                            back */
+        }
     }
     if (!connection_has(connection, CONNECTION_WAITING) && !connection_has(connection, CONNECTION_PARTIAL)) {
         buffer_shield(server, connection);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* When to ask a silent client whether it is there, and when to give it up (product.md section 2): a pure decision.
+/* When to ask a silent client whether it is there, and when to give it up: a pure decision.
  *
  * Any byte from the client is life. Silence counts from the last byte or from `heartbeat_reset`, whichever is later:
  * the time in which the gateway does not read a client is not the client's. The answer's time counts from the ping

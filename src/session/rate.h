@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Counts a client's errors: the tenth within a minute is one too many (product.md section 2).
+/* Counts a client's errors: the tenth within a minute is one too many.
  *
  * Exact over a sliding minute, to the second: the times of the last nine are kept as the gaps between them.
  * Zeroed is empty. Memory: the caller's, 16 bytes. Thread: any one. */

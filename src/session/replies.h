@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What the gateway says to a client: one JSON object a text frame (product.md section 2), written into a buffer of
+/* What the gateway says to a client: one JSON object a text frame, written into a buffer of
  * the caller's.
  *
  * Invariant: a buffer of REPLY_BYTES_MAX holds each of them. Memory: the caller's. Thread: any one. */

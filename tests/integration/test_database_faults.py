@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: MIT
 """PostgreSQL is killed, restarted, stopped or empty: messages stay in RabbitMQ, and are stored once when it is back."""
 
+import time
+
 import pytest
+from admin import readiness
 from clients import Client
 from load import Load
-from process import wait_until
+from process import free_port, wait_until
 from services import migrate
 
 PATIENCE_S = 120
@@ -184,3 +187,18 @@ def test_one_poisoned_message_does_not_hold_up_the_rest(pipeline):
     for headers in bodies.values():
         assert headers["x-postern-reason"] and headers["x-postern-first-failure"]
     channel.connection.close()
+
+
+def test_each_absence_of_the_database_counts_for_itself(pipeline):
+    """A restart costs nothing, the second one neither, also when no message came between the two."""
+    processor = pipeline.processor(PROCESSOR_ADMIN_PORT=free_port())
+    processor.wait_log(event="consuming")
+    for _ in range(2):
+        losses = len(processor.log(event="database_down"))
+        pipeline.server.kill9()
+        wait_until(lambda many=losses: len(processor.log(event="database_down")) > many, 20, "the loss")
+        time.sleep(3)
+        pipeline.server.start()
+        wait_until(lambda: readiness(processor)[0], 30, "it to be ready again")
+        time.sleep(3)
+    assert not processor.log(event="messages_given_back")

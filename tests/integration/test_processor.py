@@ -520,6 +520,36 @@ def test_stored_while_the_broker_takes_no_publishes(pipeline, feed):
     assert len(by_id(feed.receipts(300))) == 300
 
 
+def test_what_is_stored_behind_dead_letters_without_room(pipeline, feed):
+    """In an alarm dead letters cannot leave, and twelve of 1 MB have no room here; the others are acknowledged."""
+    for _ in range(12):
+        feed.publish(b"x" * 1_000_000)
+    for number in range(300):
+        feed.send(f"m{number}")
+    feed.channel.connection.process_data_events()
+    pipeline.broker.memory_alarm(True)
+    try:
+        pipeline.processor()
+        wait_until(lambda: pipeline.row_count() == 300, PATIENCE_S, "all rows")
+        wait_until(lambda: pipeline.broker.queue_held("messages", pipeline.vhost) == 12, PATIENCE_S,
+                   "the stored ones to be acknowledged")
+    finally:
+        pipeline.broker.memory_alarm(False)
+    assert len(by_id(feed.receipts(300))) == 300
+    wait_until(lambda: pipeline.broker.queue_held("messages.dead", pipeline.vhost) == 12, PATIENCE_S, "the dead letters")
+    wait_until(lambda: pipeline.broker.queue_held("messages", pipeline.vhost) == 0, PATIENCE_S, "the queue to be empty")
+
+
+def test_a_queue_that_somebody_else_has_alone(pipeline, feed):
+    """RabbitMQ closes the channel again and again: one line about it now and then, and not one for each."""
+    feed.channel.queue_declare("alone", durable=True)
+    feed.channel.basic_consume("alone", lambda *_: None, exclusive=True)
+    processor = pipeline.processor(PROCESSOR_QUEUE="alone", QUEUE_TYPE="classic")
+    processor.wait_log(PATIENCE_S, event="amqp_channel_closed")
+    processor.wait_log(PATIENCE_S, event="amqp_lost")
+    assert len(processor.log(level="warn")) < 12
+
+
 def test_the_queue_is_deleted_under_it(pipeline, feed):
     processor = pipeline.processor()
     feed.send("before")

@@ -18,7 +18,7 @@
 #include "port_posix.h"
 #include "server.h"
 
-enum { NET_TRANSCRIPT_BYTES = 16384, NET_TAG = 7, NET_DEAF_MAX = 4 };
+enum { NET_TRANSCRIPT_BYTES = 16384, NET_TAG = 7, NET_DEAF_MAX = 64 };
 
 struct net {
     struct port port;

@@ -665,6 +665,60 @@ static void test_oldest_partial_gives_way(void **state)
     net_close(&net);
 }
 
+/* Who needs a buffer has another one closed, whose close frame needs a chunk; and who has the most chunks of those who
+ * do not read, and is cut off for it, is he himself. */
+static void test_cut_off_by_its_own_need_for_a_buffer(void **state)
+{
+    (void)state;
+    static struct net net;
+    struct server_options options = net_options();
+    options.connection_max = 64;
+    options.buffer_count = 1;
+    options.chunk_count = SERVER_CHUNKS_RESERVED + 4;
+    net_open(&net, options);
+    const struct pool *chunks = &net.server.chunks;
+    int greedy = client_open(&net);
+    net_deafen(&net, net.last);
+    char fill[400];
+    memset(fill, 'f', sizeof fill);
+    struct span part = span_of(fill, sizeof fill);
+    while (connection_send_text(&net.server, net.last, &part, 1) == CONNECTION_OK) {
+    }
+    int slow = client_open(&net);
+    int other = client_open(&net);
+    int clients[64];
+    int count = 0;
+    while (chunks->used_count < chunks->block_count) { /* the reserve goes into close frames */
+        assert_true(count < 60);
+        clients[count++] = client_open(&net);
+        net_deafen(&net, net.last);
+        connection_close(&net.server, net.last, 1008, span_text("x"));
+        net_settle(&net);
+    }
+    assert_int_equal(chunks->used_count, chunks->block_count);
+    uint8_t frame[256];
+    size_t bytes = client_frame(frame, 0x81, "0123456789012345678901234567890123456789", 40) - 5;
+    client_send(&net, slow, frame, bytes);
+    net_settle(&net);
+    assert_int_equal(net.server.partial.count, 1);
+    (void)net_events(&net);
+    assert_int_equal(send(greedy, frame, bytes, 0), (ssize_t)bytes);
+    assert_int_equal(send(other, frame, bytes, 0), (ssize_t)bytes); /* in the same turn: it needs the buffer too */
+    for (int turn = 0; turn < 4; turn++) {
+        net_turn(&net);
+    }
+    net_settle(&net);
+    assert_non_null(strstr(net_events(&net), "closed 0 hoarding 1008\n"));
+    client_close(greedy);
+    client_close(slow);
+    client_close(other);
+    while (count > 0) {
+        client_close(clients[--count]);
+    }
+    net_later(&net, 60000); /* those who took no close frame */
+    net_close(&net);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -687,6 +741,7 @@ int main(void)
         cmocka_unit_test(test_chunks_run_short_within_a_turn),
         cmocka_unit_test(test_queue_runs_full_within_a_turn),
         cmocka_unit_test(test_oldest_partial_gives_way),
+        cmocka_unit_test(test_cut_off_by_its_own_need_for_a_buffer),
     };
     return net_run("pressure", tests, sizeof tests / sizeof tests[0]);
 }
