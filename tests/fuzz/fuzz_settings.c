@@ -151,6 +151,14 @@ static bool is_mask_exact(const char *url)
     return strstr(url, "password=") == NULL;
 }
 
+/* Nor does it trust that one URL stands there, with one password at most; what it hides of such a text may hide more
+ * when it is printed again. */
+static bool has_twice(const char *text, const char *part)
+{
+    const char *first = strstr(text, part);
+    return first != NULL && strstr(first + 1, part) != NULL;
+}
+
 static void check_printed(const struct settings *settings)
 {
     static char memory[PRINT_BYTES];
@@ -158,7 +166,8 @@ static void check_printed(const struct settings *settings)
     static struct settings again;
     uint8_t bits = settings->program == SETTINGS_PROCESSOR ? IS_PROCESSOR : 0;
     struct text printed = print(settings, memory);
-    if (!is_mask_exact(settings->rabbitmq_url)) {
+    if (!is_mask_exact(settings->rabbitmq_url) || has_twice(settings->database_url, "://") ||
+        has_twice(settings->database_url, "password=")) {
         return;
     }
     CHECK(load(&again, &bits, text_span(&printed)));
