@@ -92,7 +92,7 @@ static void write_in_hand(struct metrics *metrics, struct processor *processor)
                   "Receipts' messages and dead letters that RabbitMQ has not confirmed.",
                   processor->outgoing.end - processor->outgoing.first);
     metrics_count(metrics, "postern_outgoing_dropped_total",
-                  "Receipts' messages that were dropped, because RabbitMQ confirmed none for too long.",
+                  "Receipts that were dropped, because RabbitMQ confirmed none for too long.",
                   processor->outgoing.dropped_count);
 }
 
