@@ -92,6 +92,17 @@ def test_the_logs_are_those_of_dotenv(tmp_path, monkeypatch):
     assert found() == ["elsewhere/g.log", "elsewhere/g-2.log", "environment.log"]
 
 
+def test_what_it_writes_itself_is_no_log(tmp_path):
+    """Where a program's log is /dev/stdout, the command's own is another one."""
+    output = tmp_path / "output"
+    output.write_text("ts=2026-11-23T07:21:11.839Z level=info event=earlier\n", "ascii")
+    code = f"import logs, pathlib; print(logs.is_log(pathlib.Path('/dev/stdout')), logs.is_log(pathlib.Path({str(output)!r})))"
+    with open(output, "ab") as own:
+        subprocess.run([PYTHON, "-B", "-c", code], cwd=ROOT / "tests/support", stdout=own, timeout=60, check=True)
+    assert output.read_text("ascii").splitlines()[1] == "False False"
+    assert logs.is_log(output)
+
+
 def test_an_empty_log_is_said_to_be_empty(tmp_path):
     (tmp_path / "empty.log").touch()
     done = subprocess.run([PYTHON, "-B", str(ROOT / "tests/support/logs.py"), "--file", tmp_path / "empty.log"],

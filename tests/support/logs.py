@@ -125,7 +125,12 @@ def places(path):
     """The log of that name, and those of other programs that had the same: FILE-2.log and so on (src/shared/log.h)."""
     beside = path.parent.glob(f"{glob.escape(path.stem)}-*{glob.escape(path.suffix)}")
     wanted = re.compile(re.escape(path.stem) + r"-[1-9][0-9]*" + re.escape(path.suffix))
-    return [each for each in [path, *sorted(beside)] if each == path or wanted.fullmatch(each.name) if each.is_file()]
+    return [each for each in [path, *sorted(beside)] if each == path or wanted.fullmatch(each.name) if is_log(each)]
+
+
+def is_log(path):
+    """A file, and not the one that this writes to: /dev/stdout may lead there."""
+    return path.is_file() and not os.path.samestat(path.stat(), os.fstat(1))
 
 
 def show(entry, width):
