@@ -139,11 +139,13 @@ struct port {
 
     /* Files. Paths are UTF-8 with '/'. */
 
-    /* Opens for writing at the end, and makes the file if it is missing. A regular file is the caller's alone until its
-     * close: PORT_AGAIN when another has it (error_text says so). */
+    /* Opens for writing at the end, and makes the file if it is missing; neither this nor `append` waits for whoever
+     * reads a pipe. A regular file is the caller's alone until its close: PORT_AGAIN when another has it (error_text
+     * says so). Where the path itself names none (a device, a pipe, a symbolic link), size_bytes is PORT_NO_SIZE: that
+     * is everybody's, and not to be renamed. */
     enum port_result (*open_append)(void *context, const char *path, port_file *file, uint64_t *size_bytes);
-    /* Writes all of it. After PORT_FAILED a part may stand in the file. */
-    enum port_result (*append)(void *context, port_file file, const void *data, size_t bytes);
+    /* Writes all of it. After PORT_FAILED the first written_bytes stand in the file. */
+    enum port_result (*append)(void *context, port_file file, const void *data, size_t bytes, size_t *written_bytes);
     /* Reads a whole file of at most capacity_bytes; PORT_CLOSED when there is no such file, PORT_FAILED when it cannot
      * be read or is larger. */
     enum port_result (*read_file)(void *context, const char *path, void *buffer, size_t capacity_bytes,
@@ -193,5 +195,7 @@ struct port {
 };
 
 enum { PORT_JOBS_MAX = 16 };
+
+#define PORT_NO_SIZE UINT64_MAX /* of what open_append opened */
 
 #endif

@@ -36,6 +36,9 @@ static void find(struct processor *processor, struct readiness *readiness)
         readiness_say(readiness, "publish_away", false,
                       "receipts and dead letters wait: there is no connection to publish on");
     }
+    if (processor->log.failing) {
+        readiness_say(readiness, "log_failing", false, "the log's file cannot be written; standard error says why");
+    }
 }
 
 static uint16_t write_readiness(void *context, struct text *page)

@@ -23,28 +23,18 @@ int posix_open_file(const char *path, int flags)
     return fd;
 }
 
-static bool write_all(int fd, const void *data, size_t bytes)
-{
-    const uint8_t *from = data;
-    while (bytes > 0) {
-        ssize_t count = write(fd, from, bytes);
-        if (count < 0) {
-            if (errno == EINTR) {
-                continue;
-            }
-            return false;
-        }
-        from += count;
-        bytes -= (size_t)count;
-    }
-    return true;
-}
-
 /* Does the path still name the file that was opened by it? Whoever had it before may have moved it away meanwhile. */
 static bool is_still_named(const char *path, const struct stat *opened)
 {
     struct stat named;
-    return stat(path, &named) == 0 && named.st_dev == opened->st_dev && named.st_ino == opened->st_ino;
+    return lstat(path, &named) == 0 && named.st_dev == opened->st_dev && named.st_ino == opened->st_ino;
+}
+
+/* /dev/stdout is a symbolic link, and may lead to a regular file. */
+static bool is_link(const char *path)
+{
+    struct stat named;
+    return lstat(path, &named) == 0 && S_ISLNK(named.st_mode);
 }
 
 /* PORT_CLOSED: the file was moved away before it was ours. */
@@ -54,16 +44,18 @@ static enum port_result take_file(struct posix *posix, int fd, const char *path,
     if (fstat(fd, &status) != 0) {
         return posix_failed(posix, "fstat");
     }
-    if (S_ISREG(status.st_mode)) {
-        bool locked = posix_lock(fd);
-        if (!locked && errno == EWOULDBLOCK) {
-            (void)posix_failed(posix, "lock");
-            return PORT_AGAIN;
-        }
-        /* Where there are no locks (some network file systems) it must do without. */
-        if (locked && (fstat(fd, &status) != 0 || !is_still_named(path, &status))) {
-            return PORT_CLOSED;
-        }
+    if (!S_ISREG(status.st_mode) || is_link(path)) {
+        *size_bytes = PORT_NO_SIZE;
+        return PORT_OK;
+    }
+    bool locked = posix_lock(fd);
+    if (!locked && errno == EWOULDBLOCK) {
+        (void)posix_failed(posix, "lock");
+        return PORT_AGAIN;
+    }
+    /* Where there are no locks (some network file systems) it must do without. */
+    if (locked && (fstat(fd, &status) != 0 || !is_still_named(path, &status))) {
+        return PORT_CLOSED;
     }
     *size_bytes = (uint64_t)status.st_size;
     return PORT_OK;
@@ -74,9 +66,11 @@ static enum port_result open_append(void *context, const char *path, port_file *
     struct posix *posix = context;
     enum port_result result = PORT_CLOSED;
     for (unsigned attempt = 0; attempt < OPEN_ATTEMPTS_MAX && result == PORT_CLOSED; attempt++) {
-        int fd = posix_open_file(path, O_WRONLY | O_APPEND | O_CREAT);
+        /* A named pipe must not be waited for: not now for a reader, nor later for room. */
+        int fd = posix_open_file(path, O_WRONLY | O_APPEND | O_CREAT | O_NONBLOCK);
         if (fd < 0) {
-            return posix_failed(posix, "open");
+            return errno == ENXIO ? posix_failed_because(posix, "open", "it is a socket, or a pipe that nobody reads")
+                                  : posix_failed(posix, "open");
         }
         result = take_file(posix, fd, path, size_bytes);
         if (result == PORT_OK) {
@@ -89,9 +83,20 @@ static enum port_result open_append(void *context, const char *path, port_file *
                                  : result;
 }
 
-static enum port_result append(void *context, port_file file, const void *data, size_t bytes)
+static enum port_result append(void *context, port_file file, const void *data, size_t bytes, size_t *written_bytes)
 {
-    return write_all(file, data, bytes) ? PORT_OK : posix_failed(context, "write");
+    size_t written = 0;
+    bool well = true;
+    while (well && written < bytes) {
+        ssize_t count = write(file, (const uint8_t *)data + written, bytes - written);
+        if (count >= 0) {
+            written += (size_t)count;
+        } else {
+            well = errno == EINTR;
+        }
+    }
+    *written_bytes = written;
+    return well ? PORT_OK : posix_failed(context, "write");
 }
 
 static bool has_room(int fd)

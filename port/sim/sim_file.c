@@ -241,12 +241,13 @@ static enum port_result open_append(void *context, const char *path, port_file *
     return PORT_OK;
 }
 
-static enum port_result append(void *context, port_file file, const void *data, size_t bytes)
+static enum port_result append(void *context, port_file file, const void *data, size_t bytes, size_t *written_bytes)
 {
     struct sim *sim = context;
     sim_enter(sim);
     CHECK(file == SIM_HANDLE_LOG);
     sim->handler->on_log(sim->context, data, bytes);
+    *written_bytes = bytes;
     return PORT_OK;
 }
 

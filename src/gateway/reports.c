@@ -99,6 +99,9 @@ void reports_find(struct gateway *gateway, struct readiness *readiness)
     if (spool != NULL && spool->is_failing) {
         readiness_say(readiness, "spool_failing", false, "messages cannot be written to SPOOL_DIR; the log says why");
     }
+    if (gateway->log.failing) {
+        readiness_say(readiness, "log_failing", false, "the log's file cannot be written; standard error says why");
+    }
     if (gateway->sessions.count == gateway->sessions.capacity) {
         readiness_say(readiness, "max_connections", false,
                       "MAX_CONNECTIONS clients are connected: newcomers are refused");

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Lines are built in place at the end of the buffer, which is as large as a file may be at most, so that one write
- * never passes the cap of a fresh file. When a write fails the buffer is kept and tried again each second, with the
- * file opened anew; what comes while the buffer is full is counted and lost. A file that is then longer than its whole
- * lines holds a part of the failed write: it gets a newline first, so that the torn line stays alone.
+ * never passes the cap of a fresh file. When a write fails, what did not reach the file is kept and tried again each
+ * second, with the file opened anew; a buffer that is full by then is counted, lost and begun anew. A line of which
+ * only a part reached the file stays alone: a newline goes first, and then the whole line.
  *
  * Standard output gets whole lines in pieces of at most a page, which a pipe takes whole or not at all. */
 #include "log.h"
@@ -92,8 +92,11 @@ static bool open_file(struct log *log)
         return false;
     }
     log->file = file;
-    log->file_bytes = bytes;
-    log->whole_bytes = bytes;
+    log->rotates = bytes != PORT_NO_SIZE;
+    if (log->rotates && bytes < log->file_bytes) {
+        log->torn = false; /* another file than before, or somebody emptied it */
+    }
+    log->file_bytes = log->rotates ? bytes : 0;
     return true;
 }
 
@@ -134,49 +137,48 @@ static bool rotate(struct log *log)
     return result == PORT_OK && open_file(log);
 }
 
-static bool append(struct log *log, const char *data, size_t bytes)
+/* How many bytes reached the file; all of them, unless it fails. */
+static size_t append(struct log *log, const char *data, size_t bytes)
 {
-    if (log->port->append(log->port->context, log->file, data, bytes) != PORT_OK) {
-        return false;
+    size_t written = 0;
+    if (log->port->append(log->port->context, log->file, data, bytes, &written) == PORT_OK) {
+        log->write_count++;
     }
-    log->file_bytes += bytes;
-    log->whole_bytes = log->file_bytes;
-    log->write_count++;
-    return true;
+    if (written > 0) {
+        log->file_bytes += written;
+        log->torn = data[written - 1] != '\n';
+    }
+    return written;
 }
 
-/* After a failure: opens the file anew and ends a line that was cut. */
-static bool recover_file(struct log *log)
+/* Takes bytes from the buffer's front. */
+static void drop_lines(struct log *log, size_t bytes)
 {
-    uint64_t whole_bytes = log->whole_bytes;
-    close_file(log);
-    if (!open_file(log)) {
-        return false;
-    }
-    if (log->file_bytes <= whole_bytes || log->file_bytes >= log->options.file_bytes_max) {
-        return true;
-    }
-    log->whole_bytes = whole_bytes;
-    return append(log, "\n", 1);
+    log->buffer_bytes -= bytes;
+    memmove(log->buffer, log->buffer + bytes, log->buffer_bytes);
+    log->copied_bytes = log->copied_bytes > bytes ? log->copied_bytes - bytes : 0;
 }
 
 static bool write_buffer(struct log *log)
 {
-    if (log->failing && !recover_file(log)) {
+    if (log->failing) {
+        close_file(log);
+        (void)open_file(log);
+    }
+    if (log->file == PORT_NONE || (log->torn && append(log, "\n", 1) == 0)) {
         return false;
     }
-    if (log->file == PORT_NONE) {
+    bool is_full = log->file_bytes > 0 && log->file_bytes + log->buffer_bytes > log->options.file_bytes_max;
+    if (log->rotates && is_full && !rotate(log)) {
         return false;
     }
-    if (log->file_bytes > 0 && log->file_bytes + log->buffer_bytes > log->options.file_bytes_max && !rotate(log)) {
-        return false;
+    size_t written = append(log, log->buffer, log->buffer_bytes);
+    bool is_whole = written == log->buffer_bytes;
+    while (written > 0 && log->buffer[written - 1] != '\n') {
+        written--; /* this line is written again */
     }
-    if (!append(log, log->buffer, log->buffer_bytes)) {
-        return false;
-    }
-    log->buffer_bytes = 0;
-    log->copied_bytes = 0;
-    return true;
+    drop_lines(log, written);
+    return is_whole;
 }
 
 static void note_failure(struct log *log)
@@ -187,6 +189,15 @@ static void note_failure(struct log *log)
         (void)fprintf(stderr, "postern: the log %s cannot be written: %s\n", log->path,
                       log->port->error_text(log->port->context));
     }
+}
+
+static uint64_t count_lines(const char *lines, size_t bytes)
+{
+    uint64_t count = 0;
+    for (size_t index = 0; index < bytes; index++) {
+        count += lines[index] == '\n';
+    }
+    return count;
 }
 
 /* How many of the bytes are the whole lines of one piece; the first line is in any case. */
@@ -212,9 +223,7 @@ static void copy_lines(struct log *log)
         const char *lines = log->buffer + log->copied_bytes;
         size_t bytes = piece_bytes(lines, log->buffer_bytes - log->copied_bytes);
         takes = takes && log->port->print(log->port->context, lines, bytes) == bytes;
-        for (size_t index = 0; !takes && index < bytes; index++) {
-            log->copies_lost += lines[index] == '\n';
-        }
+        log->copies_lost += takes ? 0 : count_lines(lines, bytes);
         log->copied_bytes += bytes;
     }
     if (takes && log->copies_lost > 0) {
@@ -249,8 +258,7 @@ void log_open(struct log *log, const struct port *port, struct arena *arena, con
 {
     CHECK(strlen(options->path) <= LOG_PATH_BYTES_MAX);
     CHECK(options->file_bytes_max >= LOG_LINE_BYTES_MAX && options->file_count >= 2 && options->file_count <= 100);
-    *log = (struct log){
-        .port = port, .options = *options, .file = PORT_NONE, .whole_bytes = UINT64_MAX, .second = INT64_MIN};
+    *log = (struct log){.port = port, .options = *options, .file = PORT_NONE, .second = INT64_MIN};
     log->buffer_bytes_max =
         options->file_bytes_max < LOG_BUFFER_BYTES_MAX ? (size_t)options->file_bytes_max : LOG_BUFFER_BYTES_MAX;
     log->buffer = arena_take(arena, "log buffer", log->buffer_bytes_max, 1);
@@ -405,17 +413,24 @@ static void keep_recent(struct log *log, struct span line)
     memcpy(recent->line, line.data, recent->bytes);
 }
 
-void log_write(struct log *log, enum log_level level, const struct log_field *fields, size_t field_count)
+/* Makes room for a line. What the file cannot take was offered to stdout by then; the file alone loses it. */
+static void make_room(struct log *log)
 {
-    log->line_counts[level]++;
     if (log->buffer_bytes_max - log->buffer_bytes < LOG_LINE_BYTES_MAX) {
         log_flush(log);
     }
     if (log->buffer_bytes_max - log->buffer_bytes < LOG_LINE_BYTES_MAX) {
-        log->lost_lines++;
-        log->lost_total++;
-        return;
+        uint64_t lines = count_lines(log->buffer, log->buffer_bytes);
+        log->lost_lines += lines;
+        log->lost_total += lines;
+        drop_lines(log, log->buffer_bytes);
     }
+}
+
+void log_write(struct log *log, enum log_level level, const struct log_field *fields, size_t field_count)
+{
+    log->line_counts[level]++;
+    make_room(log);
     char *start = log->buffer + log->buffer_bytes;
     struct text line = text_in(start, LOG_LINE_BYTES_MAX - CUT_MARK_BYTES - 1);
     text_string(&line, "ts=");

@@ -6,11 +6,13 @@
  * Lines gather in a buffer and reach the file with log_flush, once a turn of the loop, in one write. A file never
  * grows beyond file_bytes_max: before a write that would pass it, FILE becomes FILE.1, FILE.1 becomes FILE.2 and so
  * on, file_count files in all. A file is one program's alone: where another that runs has FILE, this one writes to
- * FILE-2 or the next that is free (logs/websocket.log, logs/websocket-2.log). A log that cannot be written never stops
- * the program: stderr is told once, lines wait in the buffer, what comes when it is full is lost and counted, and the
- * log tells when it is well again. A standard output that takes nothing (a pipe that nobody empties) never stops it
- * either: its copies are dropped, counted, and told when it takes lines again. The latest lines at LOG_WARN or above
- * stay in memory too, for who asks what is wrong.
+ * FILE-2 or the next that is free (logs/websocket.log, logs/websocket-2.log). What is no regular file (a device, a
+ * pipe, a symbolic link as /dev/stdout is one) is neither: it is written to, and never renamed. A log that cannot be
+ * written never stops the program: stderr is told once, lines wait in the buffer, what is in it when it is full is lost
+ * and counted, and the log tells when it is well again. A standard output that takes nothing (a pipe that nobody
+ * empties) never stops it either: its copies are dropped, counted, and told when it takes lines again. Neither of the
+ * two loses a line because the other fails. The latest lines at LOG_WARN or above stay in memory too, for who asks what
+ * is wrong.
  *
  * Invariant: no line is longer than LOG_LINE_BYTES_MAX, none holds a control character, and each ends in a newline; a
  * value that does not fit is cut. Memory: a buffer and the latest warnings, from the arena. Thread: the loop's. */
@@ -78,8 +80,9 @@ struct log {
     char path[LOG_PATH_BYTES_MAX + LOG_PLACE_BYTES]; /* of the file: the options' path, or with its place in it */
     int32_t file;                                    /* a port_file */
     uint64_t file_bytes;
-    uint64_t whole_bytes; /* up to where the file holds whole lines */
-    char *buffer;         /* buffer_bytes_max */
+    bool rotates; /* it is a regular file */
+    bool torn;    /* its last line is not whole */
+    char *buffer; /* buffer_bytes_max */
     size_t buffer_bytes_max;
     size_t buffer_bytes;
     int64_t second; /* whose text is in second_text */

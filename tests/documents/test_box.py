@@ -75,7 +75,7 @@ def steps(database_url, port, settings):
             name = "postern-gateway" if "gateway" in command else "postern-processor"
             for line in settings:
                 yield f"echo {shlex.quote(line)} >> /var/lib/{name}/.env"
-        if command.startswith("grep -h client=dev-7"):
+        if command.startswith("grep -hE 'client=dev-7( |$)'"):
             yield f'{sys.executable} -B "$BOX/client.py" {tools} {port}'
             yield "sleep 1"  # the log is written once a turn
         command = command.replace(DATABASE_IN_PRINT, database_url).replace("build/aarch64", "build/release")

@@ -8,9 +8,10 @@ import subprocess
 import time
 
 import pytest
+from admin import readiness
 from clients import Client, Closed, RawClient
 from pipeline import BUILD
-from process import wait_until
+from process import free_port, wait_until
 from programs import find_program, parse_log_line
 
 
@@ -125,10 +126,21 @@ def test_log_lines_are_logfmt_and_follow_a_message(pipeline):
 def test_a_log_that_cannot_be_written_stops_nothing(pipeline):
     if not os.path.exists("/dev/full"):
         pytest.skip("no /dev/full here")
-    gateway = pipeline.gateway(GATEWAY_LOG_FILE="/dev/full")
+    gateway = pipeline.gateway(GATEWAY_LOG_FILE="/dev/full", ADMIN_PORT=free_port())
+    processor = pipeline.processor(PROCESSOR_LOG_FILE="/dev/full", PROCESSOR_ADMIN_PORT=free_port())
     with Client(gateway.url("dev-7")) as client:
         client.send({"type": "ping"})
         assert client.receive() == {"type": "pong"}
+    for program in (gateway, processor):
+        wait_until(lambda: readiness(program) == (True, [], ["log_failing"]), 30, "who watches to learn it")
+
+
+def test_a_pipe_that_nobody_reads_does_not_hold_up_the_start(pipeline):
+    pipe = pipeline.folder / "pipe"
+    os.mkfifo(pipe)
+    gateway = pipeline.gateway(GATEWAY_LOG_FILE=pipe)
+    said = gateway.output.read_text("utf-8")
+    assert f"the log {pipe} cannot be written: open: it is a socket, or a pipe that nobody reads" in said
 
 
 @pytest.mark.parametrize("program, name, value", [

@@ -66,7 +66,7 @@ static enum port_result open_append(void *context, const char *path, port_file *
 }
 
 /* Whatever strangers say, a log is lines of text. With FUZZ_LOG in the environment they are shown. */
-static enum port_result append(void *context, port_file file, const void *data, size_t bytes)
+static enum port_result append(void *context, port_file file, const void *data, size_t bytes, size_t *written_bytes)
 {
     (void)context;
     struct span text = span_of(data, bytes);
@@ -78,6 +78,7 @@ static enum port_result append(void *context, port_file file, const void *data, 
     if (getenv("FUZZ_LOG") != NULL) {
         (void)fwrite(data, 1, bytes, stderr);
     }
+    *written_bytes = bytes;
     return PORT_OK;
 }
 

@@ -6,8 +6,10 @@ import subprocess
 import threading
 import time
 
+import logs
 import pytest
 from clients import Client
+from pipeline import BUILD
 from process import Process, wait_until
 from programs import ROOT, parse_log_line
 
@@ -72,6 +74,40 @@ def test_one_message_through_both_programs(programs):
 def test_no_line_is_a_clear_word(programs):
     code, lines = dev_logs(programs, "dev-nobody")
     assert code == 1 and not lines
+
+
+def test_the_logs_are_those_of_dotenv(tmp_path, monkeypatch):
+    """As ./dev run and the programs themselves have it: the environment goes before .env."""
+    (tmp_path / ".env").write_text("GATEWAY_LOG_FILE=elsewhere/g.log\nPROCESSOR_LOG_FILE='p q.log'\n", "utf-8")
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("elsewhere/g.log", "elsewhere/g-2.log", "p q.log", "environment.log"):
+        (tmp_path / name).touch()
+
+    def found():
+        return [file.path.relative_to(tmp_path).as_posix() for file in logs.log_files(None, tmp_path, BUILD)]
+    monkeypatch.delenv("GATEWAY_LOG_FILE", raising=False)
+    monkeypatch.delenv("PROCESSOR_LOG_FILE", raising=False)
+    assert found() == ["elsewhere/g.log", "elsewhere/g-2.log", "p q.log"]
+    monkeypatch.setenv("PROCESSOR_LOG_FILE", "environment.log")
+    assert found() == ["elsewhere/g.log", "elsewhere/g-2.log", "environment.log"]
+
+
+def test_what_it_writes_itself_is_no_log(tmp_path):
+    """Where a program's log is /dev/stdout, the command's own is another one."""
+    output = tmp_path / "output"
+    output.write_text("ts=2026-11-23T07:21:11.839Z level=info event=earlier\n", "ascii")
+    code = f"import logs, pathlib; print(logs.is_log(pathlib.Path('/dev/stdout')), logs.is_log(pathlib.Path({str(output)!r})))"
+    with open(output, "ab") as own:
+        subprocess.run([PYTHON, "-B", "-c", code], cwd=ROOT / "tests/support", stdout=own, timeout=60, check=True)
+    assert output.read_text("ascii").splitlines()[1] == "False False"
+    assert logs.is_log(output)
+
+
+def test_an_empty_log_is_said_to_be_empty(tmp_path):
+    (tmp_path / "empty.log").touch()
+    done = subprocess.run([PYTHON, "-B", str(ROOT / "tests/support/logs.py"), "--file", tmp_path / "empty.log"],
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "The log is empty.\n")
 
 
 def test_rotated_parts_are_read_too_and_followed(programs, tmp_path):

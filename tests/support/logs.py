@@ -17,12 +17,13 @@ from datetime import datetime, timezone
 from itertools import count
 from pathlib import Path
 
-from programs import ROOT, parse_log_line
+from process import Failure
+from programs import ROOT, Gateway, Processor, parse_log_line
+from settings import WrongSetting, settings_in_effect, settings_of_environment
 
-# In this folder and under docker-compose, whose containers have a folder each.
-PLACES = [("gateway", "GATEWAY_LOG_FILE", ("logs/websocket.log", "websocket_server/logs/websocket.log")),
-          ("processor", "PROCESSOR_LOG_FILE",
-           ("logs/message_processor.log", "message_processor/logs/message_processor.log"))]
+# Each program, and its log under docker-compose, whose containers have a folder each.
+PLACES = [("gateway", Gateway, "websocket_server/logs/websocket.log"),
+          ("processor", Processor, "message_processor/logs/message_processor.log")]
 HOLD_S = 0.3  # a line this young waits for an older one of the other program
 TS = re.compile(r"ts=(\S+)")
 
@@ -96,16 +97,27 @@ def is_about(wanted, line):
     return wanted in (client, message, fields.get("message_id"), f"{client}:{message}")
 
 
-def log_files(named):
+def chosen_paths(folder, build):
+    """{setting: value} as the programs see them; without the programs (a machine that has only containers) what the
+    environment says."""
+    given = settings_of_environment()
+    try:
+        return {name: value for name, (value, _) in settings_in_effect(given, folder, build).items()}
+    except Failure:
+        return given
+
+
+def log_files(named, folder=ROOT, build="release"):
     if named:
         missing = [path for path in named if not Path(path).exists()]
         if missing:
             sys.exit(f"There is no such file: {', '.join(missing)}")
         return [LogFile(Path(path).name, path) for path in named]
+    chosen = chosen_paths(folder, build)
     found = []
-    for label, setting, paths in PLACES:
-        paths = [os.environ[setting]] if os.environ.get(setting) else paths
-        found += [LogFile(label, each) for path in paths for each in places(ROOT / path)]
+    for label, program, in_container in PLACES:
+        own = chosen.get(program.log_setting) or program.log_default
+        found += [LogFile(label, each) for path in (own, in_container) for each in places(folder / path)]
     return found
 
 
@@ -113,7 +125,12 @@ def places(path):
     """The log of that name, and those of other programs that had the same: FILE-2.log and so on (src/shared/log.h)."""
     beside = path.parent.glob(f"{glob.escape(path.stem)}-*{glob.escape(path.suffix)}")
     wanted = re.compile(re.escape(path.stem) + r"-[1-9][0-9]*" + re.escape(path.suffix))
-    return [each for each in [path, *sorted(beside)] if each == path or wanted.fullmatch(each.name) if each.exists()]
+    return [each for each in [path, *sorted(beside)] if each == path or wanted.fullmatch(each.name) if is_log(each)]
+
+
+def is_log(path):
+    """A file, and not the one that this writes to: /dev/stdout may lead there."""
+    return path.is_file() and not os.path.samestat(path.stat(), os.fstat(1))
 
 
 def show(entry, width):
@@ -141,7 +158,10 @@ def main():
     options = parser.parse_args()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    files = log_files(options.file)
+    try:
+        files = log_files(options.file)
+    except WrongSetting as wrong:
+        sys.exit(str(wrong))
     if not files:
         sys.exit("There is no log: ./dev run and docker-compose up write them, --file names another one.")
     width = max(len(file.label) for file in files)
@@ -154,6 +174,8 @@ def main():
     sys.stdout.flush()
     if options.follow:
         follow(files, options.id, width)
+    if not seen and options.id is None:
+        sys.exit("The log is empty.")
     if not seen:
         sys.exit(f"No line about {options.id}. Each message's stages are logged with LOG_MESSAGES=1.")
 

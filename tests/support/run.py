@@ -11,7 +11,6 @@ import fcntl
 import json
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -19,8 +18,9 @@ import time
 
 import websockets
 from process import Failure, free_port, port_is_free, tail, wait_until
-from programs import ROOT, Gateway, Processor, find_program
+from programs import ROOT, Gateway, Processor
 from services import Broker, Database, migrate
+from settings import SERVERS, WrongSetting, settings_in_effect, settings_of_environment
 
 RUN = ROOT / "build" / "run"
 GATEWAY_URL = RUN / "gateway.url"  # while it runs: where its gateway is, for ./dev load
@@ -29,15 +29,10 @@ GATEWAY_URL = RUN / "gateway.url"  # while it runs: where its gateway is, for ./
 # What decides where things are, and is ours to hand to the programs in place of their defaults.
 PLACES = ("PORT", "LISTEN_ADDRESS", "GATEWAY_ID", "ADMIN_PORT", "PROCESSOR_ADMIN_PORT", "GATEWAY_LOG_FILE",
           "PROCESSOR_LOG_FILE")
-SERVERS = ("RABBITMQ_URL", "DATABASE_URL")  # always those that are started here
 
 
 class Stop(Exception):
     """Asked to end, by Ctrl-C or a signal."""
-
-
-class WrongSetting(Exception):
-    """A program's one line about .env or the environment."""
 
 
 class Colours:
@@ -73,27 +68,6 @@ def build():
     quiet(["cmake", "--build", "--preset", "release", "--target", "postern-gateway", "postern-processor"], log)
     compiler = subprocess.run(["gcc", "-dumpfullversion"], stdout=subprocess.PIPE, text=True, check=True).stdout
     return f"build/release, gcc {compiler.strip()}"
-
-
-def settings_of_environment():
-    """Our environment's; the programs read .env themselves."""
-    names = re.findall(r"^#?\s?([A-Z][A-Z0-9_]+)=", (ROOT / ".env.template").read_text("utf-8"), re.M)
-    return {name: os.environ[name] for name in names if name in os.environ and name not in SERVERS}
-
-
-def settings_in_effect(given):
-    """What both programs' --check print: the value of each setting, and where it is from."""
-    found = {}
-    servers = {"RABBITMQ_URL": "amqp://127.0.0.1", "DATABASE_URL": "postgresql://127.0.0.1/postern"}
-    for name in ("postern-gateway", "postern-processor"):
-        done = subprocess.run([find_program("release", name), "--check"], cwd=ROOT, stdin=subprocess.DEVNULL,
-                              env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", **given, **servers},
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
-        if done.returncode != 0:
-            raise WrongSetting(done.stderr.strip())
-        for setting, value, origin in re.findall(r"^([A-Z_]+)=(.*) # (\S+)$", done.stdout, re.M):
-            found[setting] = ((shlex.split(value) or [""])[0], origin)
-    return found
 
 
 def say_what_is_not_used():

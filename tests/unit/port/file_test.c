@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <ftw.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -61,18 +62,20 @@ static void assert_contents(struct port *port, const char *path, const char *exp
 static void test_append_goes_to_the_end(void **state)
 {
     struct port *port = *state;
+    size_t written = 99;
     port_file file = PORT_NONE;
     uint64_t size_bytes = 99;
     assert_int_equal(port->open_append(port->context, "log", &file, &size_bytes), PORT_OK);
     assert_int_equal(size_bytes, 0);
-    assert_int_equal(port->append(port->context, file, "one\n", 4), PORT_OK);
-    assert_int_equal(port->append(port->context, file, "", 0), PORT_OK);
+    assert_int_equal(port->append(port->context, file, "one\n", 4, &written), PORT_OK);
+    assert_int_equal(written, 4);
+    assert_int_equal(port->append(port->context, file, "", 0, &written), PORT_OK);
     assert_contents(port, "log", "one\n");
     port->close_file(port->context, file);
     assert_int_equal(port->open_append(port->context, "log", &file, &size_bytes), PORT_OK);
     assert_int_equal(size_bytes, 4);
     assert_int_equal(truncate("log", 2), 0); /* even when another made it shorter */
-    assert_int_equal(port->append(port->context, file, "two\n", 4), PORT_OK);
+    assert_int_equal(port->append(port->context, file, "two\n", 4, &written), PORT_OK);
     port->close_file(port->context, file);
     assert_contents(port, "log", "ontwo\n");
 }
@@ -80,6 +83,7 @@ static void test_append_goes_to_the_end(void **state)
 static void test_append_takes_the_file_for_one_alone(void **state)
 {
     struct port *port = *state;
+    size_t written = 99;
     port_file first = PORT_NONE;
     port_file second = PORT_NONE;
     uint64_t size_bytes = 0;
@@ -87,7 +91,7 @@ static void test_append_takes_the_file_for_one_alone(void **state)
     assert_int_equal(port->open_append(port->context, "log", &second, &size_bytes), PORT_AGAIN);
     assert_string_equal(port->error_text(port->context), "lock: Resource temporarily unavailable");
     /* It goes with the file, not with the name. */
-    assert_int_equal(port->append(port->context, first, "one\n", 4), PORT_OK);
+    assert_int_equal(port->append(port->context, first, "one\n", 4, &written), PORT_OK);
     assert_int_equal(port->rename(port->context, "log", "log.1"), PORT_OK);
     assert_int_equal(port->open_append(port->context, "log", &second, &size_bytes), PORT_OK);
     assert_int_equal(size_bytes, 0);
@@ -99,9 +103,49 @@ static void test_append_takes_the_file_for_one_alone(void **state)
     port->close_file(port->context, second);
     /* A device is everybody's. */
     assert_int_equal(port->open_append(port->context, "/dev/null", &first, &size_bytes), PORT_OK);
+    assert_int_equal(size_bytes, PORT_NO_SIZE);
     assert_int_equal(port->open_append(port->context, "/dev/null", &second, &size_bytes), PORT_OK);
     port->close_file(port->context, first);
     port->close_file(port->context, second);
+}
+
+/* As /dev/stdout is one: to rename it would not move the file. */
+static void test_append_through_a_link_is_everybodys(void **state)
+{
+    struct port *port = *state;
+    port_file first = PORT_NONE;
+    port_file second = PORT_NONE;
+    uint64_t size_bytes = 0;
+    assert_int_equal(symlink("log", "link"), 0);
+    assert_int_equal(port->open_append(port->context, "link", &first, &size_bytes), PORT_OK);
+    assert_int_equal(size_bytes, PORT_NO_SIZE);
+    assert_int_equal(port->open_append(port->context, "link", &second, &size_bytes), PORT_OK);
+    port->close_file(port->context, first);
+    port->close_file(port->context, second);
+}
+
+/* Neither for a reader nor for room. */
+static void test_append_never_waits_for_a_pipe(void **state)
+{
+    struct port *port = *state;
+    static const char page[100000];
+    port_file file = PORT_NONE;
+    uint64_t size_bytes = 0;
+    size_t written = 0;
+    assert_int_equal(mkfifo("pipe", 0600), 0);
+    (void)alarm(60);
+    assert_failed(port, port->open_append(port->context, "pipe", &file, &size_bytes),
+                  "open: it is a socket, or a pipe that nobody reads");
+    int reader = open("pipe", O_RDONLY | O_NONBLOCK);
+    assert_true(reader >= 0);
+    assert_int_equal(port->open_append(port->context, "pipe", &file, &size_bytes), PORT_OK);
+    assert_int_equal(size_bytes, PORT_NO_SIZE);
+    assert_failed(port, port->append(port->context, file, page, sizeof page, &written),
+                  "write: Resource temporarily unavailable");
+    assert_in_range(written, 4096, sizeof page - 1);
+    (void)alarm(0);
+    port->close_file(port->context, file);
+    (void)close(reader);
 }
 
 static void rotate_again_and_again(struct port *port)
@@ -148,13 +192,15 @@ static void test_append_takes_the_file_of_that_name(void **state)
 static void test_append_failures(void **state)
 {
     struct port *port = *state;
+    size_t written = 99;
     port_file file = PORT_NONE;
     uint64_t size_bytes = 0;
     assert_failed(port, port->open_append(port->context, "none/log", &file, &size_bytes),
                   "open: No such file or directory");
     assert_failed(port, port->open_append(port->context, ".", &file, &size_bytes), "open: Is a directory");
     assert_int_equal(port->open_append(port->context, "/dev/full", &file, &size_bytes), PORT_OK);
-    assert_failed(port, port->append(port->context, file, "x", 1), "write: No space left on device");
+    assert_failed(port, port->append(port->context, file, "x", 1, &written), "write: No space left on device");
+    assert_int_equal(written, 0);
     port->close_file(port->context, file);
 }
 
@@ -252,6 +298,8 @@ int main(void)
         in_folder(test_append_goes_to_the_end),
         in_folder(test_append_takes_the_file_for_one_alone),
         in_folder(test_append_takes_the_file_of_that_name),
+        in_folder(test_append_through_a_link_is_everybodys),
+        in_folder(test_append_never_waits_for_a_pipe),
         in_folder(test_append_failures),
         in_folder(test_read_file_holds_its_capacity),
         in_folder(test_print_never_waits),

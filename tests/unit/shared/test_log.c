@@ -48,16 +48,16 @@ static uint64_t test_now_ns(void *context)
     return now_ns;
 }
 
-static enum port_result test_append(void *context, port_file file, const void *data, size_t bytes)
+static enum port_result test_append(void *context, port_file file, const void *data, size_t bytes,
+                                    size_t *written_bytes)
 {
     if (append_fails) {
-        if (append_torn_bytes > 0) {
-            (void)machine.append(context, file, data, append_torn_bytes < bytes ? append_torn_bytes : bytes);
-            append_torn_bytes = 0;
-        }
+        size_t torn_bytes = append_torn_bytes < bytes ? append_torn_bytes : bytes;
+        append_torn_bytes = 0;
+        (void)machine.append(context, file, data, torn_bytes, written_bytes);
         return PORT_FAILED;
     }
-    return machine.append(context, file, data, bytes);
+    return machine.append(context, file, data, bytes, written_bytes);
 }
 
 static enum port_result test_open_append(void *context, const char *file_path, port_file *file, uint64_t *size_bytes)
@@ -508,6 +508,15 @@ static void reopening_begins_a_file_at_the_path(void **state)
     assert_non_null(strstr(read_log(), "event=after"));
 }
 
+static size_t occurrences(const char *text, const char *wanted)
+{
+    size_t count = 0;
+    for (const char *at = strstr(text, wanted); at != NULL; at = strstr(at + 1, wanted)) {
+        count++;
+    }
+    return count;
+}
+
 static void flush_and_flush_again(struct log *log)
 {
     for (int second = 0; second < 5; second++) {
@@ -537,22 +546,74 @@ static void a_full_disk_is_told_once_and_survived(void **state)
     assert_false(log.failing);
     assert_int_equal(log.lost_total, 0);
     const char *text = read_log();
-    unsigned during = 0;
-    for (const char *at = strstr(text, "event=during\n"); at != NULL; at = strstr(at + 1, "event=during\n")) {
-        during++;
-    }
-    assert_int_equal(during, 5);
+    assert_int_equal(occurrences(text, "event=during\n"), 5);
     assert_non_null(strstr(text, "event=before\nts=2026-11\nts=")); /* the torn beginning stays alone */
     assert_non_null(strstr(text, "event=well\n"));
     assert_non_null(strstr(text, "event=log_recovered lost_lines=0\n"));
     log_close(&log);
 }
 
+/* What was written of the lines before the disk was full is not written again. */
+static void a_line_stands_in_the_file_once(void **state)
+{
+    (void)state;
+    struct log log;
+    open_log(&log, 1 << 20, 2);
+    for (uint64_t line = 0; line < 9; line++) {
+        log_event(&log, LOG_INFO, "line", LOG_U64("n", line));
+    }
+    size_t line_bytes = log.buffer_bytes / 9;
+    append_fails = true;
+    for (size_t lines = 2; lines <= 4; lines += 2) {
+        append_torn_bytes = lines * line_bytes + (lines == 2 ? 10 : 0); /* within a line, and between two */
+        (void)stderr_of(log_flush, &log);
+        now_ns += 1100000000;
+    }
+    append_fails = false;
+    log_flush(&log);
+    log_close(&log);
+    const char *text = read_log();
+    assert_int_equal(occurrences(text, "event=line n="), 9);
+    for (unsigned line = 0; line < 9; line++) {
+        char ending[16];
+        (void)snprintf(ending, sizeof ending, " n=%u\nts=", line);
+        assert_int_equal(occurrences(text, ending), 1);
+    }
+    assert_int_equal(occurrences(text, "\n\n"), 0);
+    assert_int_equal(occurrences(text, "\nts=2026-11\n"), 1);
+}
+
+/* SIGHUP while the disk is full. */
+static void a_torn_line_stays_alone_when_the_file_is_reopened(void **state)
+{
+    (void)state;
+    for (int moved_away = 0; moved_away < 2; moved_away++) {
+        struct log log;
+        open_log(&log, 1 << 20, 2);
+        log_event(&log, LOG_INFO, "before");
+        log_flush(&log);
+        log_event(&log, LOG_INFO, "during");
+        append_fails = true;
+        append_torn_bytes = 10;
+        (void)stderr_of(log_flush, &log);
+        assert_true(moved_away == 0 || rename(path, numbered(9)) == 0);
+        log_reopen(&log);
+        append_fails = false;
+        now_ns += 1100000000;
+        log_close(&log);
+        const char *text = read_log();
+        assert_int_equal(occurrences(text, "event=before\nts=2026-11\nts=2026"), moved_away == 0);
+        assert_memory_equal(text, "ts=", 3);
+        assert_int_equal(occurrences(text, "event=during\n"), 1);
+        assert_int_equal(unlink(path), 0);
+    }
+}
+
 static void fill_and_overflow(struct log *log)
 {
     log_flush(log);
-    for (int line = 0; line < 3000; line++) {
-        log_event(log, LOG_INFO, "flood");
+    for (uint64_t line = 0; line < 3000; line++) {
+        log_event(log, LOG_INFO, "flood", LOG_U64("n", line));
     }
 }
 
@@ -561,7 +622,6 @@ static void what_does_not_fit_while_the_disk_is_full_is_counted(void **state)
     (void)state;
     struct log log;
     open_log(&log, 1 << 20, 2);
-    log_event(&log, LOG_INFO, "kept");
     append_fails = true;
     assert_true(strlen(stderr_of(fill_and_overflow, &log)) > 0);
     uint64_t lost = log.lost_lines;
@@ -574,7 +634,8 @@ static void what_does_not_fit_while_the_disk_is_full_is_counted(void **state)
     (void)snprintf(expected, sizeof expected, "event=log_recovered lost_lines=%llu\n", (unsigned long long)lost);
     const char *text = read_log();
     assert_non_null(strstr(text, expected));
-    assert_non_null(strstr(text, "event=kept\n"));
+    assert_int_equal(occurrences(text, "event=flood"), 3000 - lost);
+    assert_non_null(strstr(text, " n=2999\n")); /* the newest are kept */
     assert_int_equal(log.lost_lines, 0);
     log_close(&log);
 }
@@ -651,6 +712,55 @@ static void the_cap_holds_when_files_cannot_be_renamed(void **state)
     log_close(&log);
     assert_true(file_bytes(path) <= 4096 && file_bytes(numbered(1)) <= 4096);
     assert_non_null(strstr(read_log(), "log_recovered"));
+}
+
+/* /dev/null as the log, and /dev/stdout, which leads to a device or to a file. */
+static void what_is_no_regular_file_is_never_renamed(void **state)
+{
+    (void)state;
+    char target[300];
+    (void)snprintf(target, sizeof target, "%s/target", folder);
+    const char *const targets[] = {"/dev/null", target};
+    for (size_t index = 0; index < 2; index++) {
+        struct log log;
+        struct stat named;
+        assert_int_equal(symlink(targets[index], path), 0);
+        open_log(&log, 4096, 3);
+        write_much(&log);
+        log_reopen(&log);
+        write_much(&log);
+        log_close(&log);
+        assert_int_equal(log.lost_total, 0);
+        assert_int_equal(lstat(path, &named), 0);
+        assert_true(S_ISLNK(named.st_mode));
+        assert_int_equal(lstat(numbered(1), &named), -1);
+        assert_int_equal(unlink(path), 0);
+    }
+    assert_int_equal(occurrences(read_text(target), "event=line\n"), 400);
+}
+
+static void a_pipe_without_a_reader_holds_nobody_up(void **state)
+{
+    (void)state;
+    struct log log;
+    assert_int_equal(mkfifo(path, 0600), 0);
+    (void)alarm(60);
+    port.error_text = machine.error_text;
+    assert_non_null(strstr(stderr_of(open_and_write, &log),
+                           "cannot be written: open: it is a socket, or a pipe that nobody reads\n"));
+    int reader = open(path, O_RDONLY | O_NONBLOCK);
+    assert_true(reader >= 0);
+    now_ns += 2000000000;
+    log_flush(&log);
+    ssize_t bytes = read(reader, contents, sizeof contents - 1);
+    assert_true(bytes > 0);
+    contents[bytes] = '\0';
+    assert_non_null(strstr(contents, "event=early\n"));
+    assert_non_null(strstr(contents, "event=log_recovered"));
+    (void)stderr_of(fill_and_overflow, &log); /* more than a pipe holds */
+    (void)alarm(0);
+    log_close(&log);
+    (void)close(reader);
 }
 
 static void measuring_takes_what_opening_takes(void **state)
@@ -754,6 +864,29 @@ static void stdout_gets_the_same_lines(void **state)
     assert_memory_equal(contents, printed, printed_bytes);
 }
 
+static void overflow_with_a_warning(struct log *log)
+{
+    fill_and_overflow(log);
+    log_event(log, LOG_WARN, "seen");
+}
+
+static void a_file_that_fails_takes_nothing_from_others(void **state)
+{
+    (void)state;
+    struct log log;
+    open_copied_log(&log);
+    append_fails = true;
+    (void)stderr_of(overflow_with_a_warning, &log);
+    log_flush(&log);
+    assert_true(log.lost_total > 0);
+    assert_int_equal(occurrences(printed, "event=flood"), 3000);
+    assert_int_equal(occurrences(printed, "event=seen\n"), 1);
+    assert_null(strstr(printed, "stdout_recovered"));
+    assert_int_equal(log.recent_count, 1);
+    append_fails = false;
+    log_close(&log);
+}
+
 static void a_stdout_that_takes_nothing_stops_nothing(void **state)
 {
     (void)state;
@@ -808,11 +941,16 @@ int main(void)
         TEST(the_folder_is_made),
         TEST(reopening_begins_a_file_at_the_path),
         TEST(a_full_disk_is_told_once_and_survived),
+        TEST(a_line_stands_in_the_file_once),
+        TEST(a_torn_line_stays_alone_when_the_file_is_reopened),
         TEST(what_does_not_fit_while_the_disk_is_full_is_counted),
         TEST(a_failed_write_is_not_tried_again_at_once),
         TEST(a_log_that_cannot_be_opened_is_opened_later),
         TEST(the_cap_holds_when_files_cannot_be_renamed),
+        TEST(what_is_no_regular_file_is_never_renamed),
+        TEST(a_pipe_without_a_reader_holds_nobody_up),
         TEST(stdout_gets_the_same_lines),
+        TEST(a_file_that_fails_takes_nothing_from_others),
         TEST(a_stdout_that_takes_nothing_stops_nothing),
         TEST(the_latest_warnings_stay_in_memory),
         TEST(measuring_takes_what_opening_takes),
