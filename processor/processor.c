@@ -560,11 +560,7 @@ bool processor_listen(struct processor *processor, char *error, size_t error_byt
     if (settings->admin_port == 0) {
         return true;
     }
-    if (!port->parse_address(port->context, settings->admin_address, (uint16_t)settings->admin_port, &address)) {
-        (void)snprintf(error, error_bytes, "PROCESSOR_ADMIN_ADDRESS=%s: not a numeric address",
-                       settings->admin_address);
-        return false;
-    }
+    CHECK(port->parse_address(port->context, settings->admin_address, (uint16_t)settings->admin_port, &address));
     if (!admin_listen(&processor->admin, &address)) {
         (void)snprintf(error, error_bytes,
                        "PROCESSOR_ADMIN_PORT=%u (PROCESSOR_ADMIN_ADDRESS=%s): cannot listen: %s; see that the address "

@@ -213,7 +213,7 @@ static void answer(struct admin *admin, struct admin_connection *connection, enu
 }
 
 static void refuse(struct admin *admin, struct admin_connection *connection, enum admin_status status,
-                   const char *sentence)
+                   const char *sentence, bool is_head)
 {
     static const struct admin_page plain = {.content_type = "text/plain; charset=utf-8"};
     struct text page = text_in(connection->buffer + ADMIN_ANSWER_HEAD_BYTES, ADMIN_PAGE_BYTES_MAX);
@@ -221,7 +221,7 @@ static void refuse(struct admin *admin, struct admin_connection *connection, enu
     text_char(&page, '\n');
     log_event(admin->options.log, LOG_DEBUG, "admin_refused", LOG_U64("status", admin_status_code(status)),
               LOG_TEXT("reason", sentence));
-    answer(admin, connection, status, &plain, text_span(&page), false);
+    answer(admin, connection, status, &plain, text_span(&page), is_head);
 }
 
 static enum admin_status status_of(uint16_t code)
@@ -244,7 +244,7 @@ static void answer_page(struct admin *admin, struct admin_connection *connection
     struct text made = text_in(connection->buffer + ADMIN_ANSWER_HEAD_BYTES, ADMIN_PAGE_BYTES_MAX);
     enum admin_status status = status_of(page->write(admin->options.context, &made));
     if (made.truncated) {
-        refuse(admin, connection, ADMIN_FAILED, "This page is longer than its buffer.");
+        refuse(admin, connection, ADMIN_FAILED, "This page is longer than its buffer.", is_head);
         return;
     }
     answer(admin, connection, status, page, text_span(&made), is_head);
@@ -280,13 +280,13 @@ static void handle_request(struct admin *admin, struct admin_connection *connect
     struct http_request_line line;
     struct span path;
     const char *error = read_request(span_of(connection->buffer, connection->scan.scanned_bytes), &line, &path);
+    bool is_head = span_is(line.method, "HEAD");
     if (error != NULL) {
-        refuse(admin, connection, ADMIN_BAD_REQUEST, error);
+        refuse(admin, connection, ADMIN_BAD_REQUEST, error, is_head);
         return;
     }
-    bool is_head = span_is(line.method, "HEAD");
     if (!is_head && !span_is(line.method, "GET")) {
-        refuse(admin, connection, ADMIN_BAD_METHOD, "Only GET and HEAD are answered here.");
+        refuse(admin, connection, ADMIN_BAD_METHOD, "Only GET and HEAD are answered here.", false);
         return;
     }
     for (size_t index = 0; index < admin->options.page_count; index++) {
@@ -296,7 +296,7 @@ static void handle_request(struct admin *admin, struct admin_connection *connect
             return;
         }
     }
-    refuse(admin, connection, ADMIN_NOT_FOUND, "There is no such page.");
+    refuse(admin, connection, ADMIN_NOT_FOUND, "There is no such page.", is_head);
 }
 
 static void read_some(struct admin *admin, struct admin_connection *connection)
@@ -323,10 +323,10 @@ static void read_some(struct admin *admin, struct admin_connection *connection)
         handle_request(admin, connection);
         break;
     case HTTP_TOO_LONG:
-        refuse(admin, connection, ADMIN_HEAD_TOO_LARGE, "The request's head is too long.");
+        refuse(admin, connection, ADMIN_HEAD_TOO_LARGE, "The request's head is too long.", false);
         break;
     case HTTP_GARBAGE:
-        refuse(admin, connection, ADMIN_BAD_REQUEST, "This is not HTTP.");
+        refuse(admin, connection, ADMIN_BAD_REQUEST, "This is not HTTP.", false);
         break;
     }
 }
@@ -380,7 +380,7 @@ void admin_on_event(struct admin *admin, uint64_t token, uint64_t now_ms)
 static void on_due(struct admin *admin, struct admin_connection *connection)
 {
     if (connection->state == ADMIN_READING && connection->received_bytes > 0) {
-        refuse(admin, connection, ADMIN_TIMEOUT, "The request took too long.");
+        refuse(admin, connection, ADMIN_TIMEOUT, "The request took too long.", false);
     } else {
         end(admin, connection);
     }

@@ -294,12 +294,7 @@ static bool listen_for_admin(struct gateway *gateway, struct text *error)
     if (settings->admin_port == 0) {
         return true;
     }
-    if (!port->parse_address(port->context, settings->admin_address, (uint16_t)settings->admin_port, &address)) {
-        text_string(error, "ADMIN_ADDRESS=");
-        text_string(error, settings->admin_address);
-        text_string(error, ": not a numeric address");
-        return false;
-    }
+    CHECK(port->parse_address(port->context, settings->admin_address, (uint16_t)settings->admin_port, &address));
     if (!admin_listen(&gateway->admin, &address)) {
         complain_of_port(gateway, error, "ADMIN_PORT=", settings->admin_port,
                          " (ADMIN_ADDRESS=", settings->admin_address);
@@ -324,15 +319,10 @@ bool gateway_listen(struct gateway *gateway, struct text *error)
         text_string(error, "; allow more, or lower MAX_CONNECTIONS");
         return false;
     }
-    if (!port->parse_address(port->context, settings->listen_address, (uint16_t)settings->port, &address)) {
-        text_string(error, "LISTEN_ADDRESS=");
-        text_string(error, settings->listen_address);
-        text_string(error, ": not a numeric address");
-        return false;
-    }
     if (!open_spool(gateway, error)) {
         return false;
     }
+    CHECK(port->parse_address(port->context, settings->listen_address, (uint16_t)settings->port, &address));
     if (!server_listen(&gateway->server, &address)) {
         complain_of_port(gateway, error, "PORT=", settings->port, " (LISTEN_ADDRESS=", settings->listen_address);
         return false;

@@ -46,6 +46,8 @@ static enum amqp_url_error decode(struct cursor *cursor, struct span part, char 
             }
             c = (uint8_t)(high * 16 + low);
             i += 2;
+        } else if (c == ' ' || c == '\t') {
+            return fail(cursor, part.data + i, AMQP_URL_BLANK);
         }
         if (used == bytes_max) {
             return fail(cursor, part.data, AMQP_URL_TOO_LONG);
@@ -219,6 +221,8 @@ const char *amqp_url_error_text(enum amqp_url_error error)
                "or '/' in user or password is written %40, %3A or %2F)";
     case AMQP_URL_PORT:
         return "the port must be 1 to 65535";
+    case AMQP_URL_BLANK:
+        return "a URL holds no blank (in user, password or vhost it is written %20)";
     case AMQP_URL_PERCENT:
         return "'%' must be followed by two hexadecimal digits, and not by 00 (a '%' itself is written %25)";
     case AMQP_URL_VHOST:

@@ -46,6 +46,7 @@ enum amqp_url_error {
     AMQP_URL_SCHEME,   /* not amqp:// (amqps:// is not supported) */
     AMQP_URL_HOST,     /* no host, a bad character in it, or an unclosed '[' */
     AMQP_URL_PORT,     /* not 1 to 65535 */
+    AMQP_URL_BLANK,    /* within user, password or vhost */
     AMQP_URL_PERCENT,  /* '%' without two hexadecimal digits, or %00 */
     AMQP_URL_VHOST,    /* a second '/' (write it %2F), '?' or '#' */
     AMQP_URL_TOO_LONG  /* host, user, password or vhost longer than the ceilings above */

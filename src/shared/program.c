@@ -110,6 +110,7 @@ bool program_load(struct program *program, struct port *port)
     }
     program->sources = (struct settings_sources){
         .lookup = lookup,
+        .port = port,
         .env_text = span_of(program->text, env_bytes),
         .env_name = ".env",
         .host_name = program->host_name,

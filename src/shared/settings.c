@@ -8,6 +8,7 @@
 #include "check.h"
 #include "decimal.h"
 #include "envelope.h"
+#include "port.h"
 #include "settings_table.h"
 #include "text.h"
 #include "utf8.h"
@@ -145,6 +146,22 @@ static bool take_text(const struct loader *loader, const struct given *given)
     return true;
 }
 
+static bool parse_address(const struct loader *loader, const char *text, uint32_t port, struct port_address *address)
+{
+    const struct port *machine = loader->sources->port;
+    return machine->parse_address(machine->context, text, (uint16_t)port, address);
+}
+
+static bool take_address(const struct loader *loader, const struct given *given)
+{
+    struct port_address address;
+    if (!take_text(loader, given)) {
+        return false;
+    }
+    return parse_address(loader, field_of(loader->settings, given->row), 0, &address) ||
+           refuse(loader, given, " is not what it must be: ");
+}
+
 static bool take_choice(const struct loader *loader, const struct given *given)
 {
     size_t index = settings_choice_index(given->row->choices, given->value);
@@ -218,6 +235,8 @@ static bool take_given(const struct loader *loader, const struct given *given)
         return take_number(loader, given);
     case SETTING_TEXT:
         return take_text(loader, given);
+    case SETTING_ADDRESS:
+        return take_address(loader, given);
     case SETTING_CHOICE:
         return take_choice(loader, given);
     case SETTING_BOOLEAN:
@@ -419,18 +438,57 @@ static bool fill_computed(const struct loader *loader, enum settings_program pro
     return true;
 }
 
-/* "place: NAME=value must be at least <floor> (<why>)", where NAME's own range is kept. */
-static bool refuse_pair(const struct loader *loader, const char *name, uint64_t value, uint64_t floor, const char *why)
+static uint32_t origin_of(const struct loader *loader, const char *name)
 {
-    size_t row = settings_find(span_text(name));
-    write_place(loader, loader->settings->origins[row]);
+    return loader->settings->origins[settings_find(span_text(name))];
+}
+
+/* Begins the line about two settings: "place: NAME=value". */
+static void write_number(const struct loader *loader, const char *name, uint64_t value)
+{
+    write_place(loader, origin_of(loader, name));
     text_string(loader->error, name);
     text_char(loader->error, '=');
     text_u64(loader->error, value);
+}
+
+/* "place: NAME=value must be at least <floor> (<why>)", where NAME's own range is kept. */
+static bool refuse_pair(const struct loader *loader, const char *name, uint64_t value, uint64_t floor, const char *why)
+{
+    write_number(loader, name, value);
     text_string(loader->error, " must be at least ");
     text_u64(loader->error, floor);
     text_string(loader->error, ": ");
     text_string(loader->error, why);
+    return false;
+}
+
+/* Whether who listens at `one` has the port of `other` too: it is the same address, or all of them. An IPv6 listener
+ * for all addresses takes IPv4 as well. */
+static bool takes_port_of(const struct port_address *one, const struct port_address *other)
+{
+    static const struct port_address all;
+    if (memcmp(one->bytes, all.bytes, sizeof all.bytes) == 0) {
+        return one->v6 || !other->v6;
+    }
+    return one->v6 == other->v6 && memcmp(one->bytes, other->bytes, sizeof one->bytes) == 0;
+}
+
+static bool check_ports(const struct loader *loader)
+{
+    const struct settings *settings = loader->settings;
+    struct port_address clients;
+    struct port_address pages;
+    CHECK(parse_address(loader, settings->listen_address, settings->port, &clients));
+    CHECK(parse_address(loader, settings->admin_address, settings->admin_port, &pages));
+    if (clients.port != pages.port || (!takes_port_of(&clients, &pages) && !takes_port_of(&pages, &clients))) {
+        return true;
+    }
+    /* What was written is named, not what is a default. */
+    bool is_clients = origin_of(loader, "ADMIN_PORT") == SETTINGS_FROM_DEFAULT;
+    write_number(loader, is_clients ? "PORT" : "ADMIN_PORT", settings->port);
+    text_string(loader->error, is_clients ? " is ADMIN_PORT" : " is PORT");
+    text_string(loader->error, " too, and LISTEN_ADDRESS and ADMIN_ADDRESS overlap: choose another");
     return false;
 }
 
@@ -448,7 +506,7 @@ static bool check_pairs(const struct loader *loader, enum settings_program progr
         return refuse_pair(loader, "PROCESSOR_PREFETCH", settings->processor_prefetch, settings->processor_batch,
                            "PROCESSOR_BATCH");
     }
-    return true;
+    return program != SETTINGS_GATEWAY || check_ports(loader);
 }
 
 bool settings_load(struct settings *settings, enum settings_program program, const struct settings_sources *sources,

@@ -19,6 +19,7 @@
 #include "log.h"
 #include "span.h"
 
+struct port;
 struct text;
 
 /* Whose a setting is; some belong to both. SETTINGS_COMPOSE: only docker-compose reads it. */
@@ -92,9 +93,10 @@ struct settings_sources {
     /* The environment: the value of a name, or NULL. */
     const char *(*lookup)(void *context, const char *name);
     void *context;
-    struct span env_text;  /* the .env file's bytes; empty where there is none */
-    const char *env_name;  /* what to call it in messages: ".env" */
-    const char *host_name; /* GATEWAY_ID's default */
+    const struct port *port; /* judges the addresses */
+    struct span env_text;    /* the .env file's bytes; empty where there is none */
+    const char *env_name;    /* what to call it in messages: ".env" */
+    const char *host_name;   /* GATEWAY_ID's default */
 };
 
 /* Fills `settings` for one program. False: `error` holds one line without a newline that names where, the setting, its

@@ -140,6 +140,7 @@ static void write_effective(struct text *out, const struct settings *settings, c
         text_char(out, on ? '1' : '0');
         return;
     case SETTING_TEXT:
+    case SETTING_ADDRESS:
     case SETTING_BROKERS:
     case SETTING_DATABASE:
         write_text(out, row, field);

@@ -15,6 +15,9 @@
 #define TEXT(member, default_value)                                                                                    \
     .type = SETTING_TEXT, .unit = "", .default_text = (default_value),                                                 \
     .max = sizeof(((struct settings *)0)->member) - 1, FIELD(member)
+#define ADDRESS(member, default_value)                                                                                 \
+    .type = SETTING_ADDRESS, .unit = "", .default_text = (default_value),                                              \
+    .max = sizeof(((struct settings *)0)->member) - 1, FIELD(member)
 #define CHOICE(member, default_value, all)                                                                             \
     .type = SETTING_CHOICE, .unit = "", .default_text = (default_value), .choices = (all), FIELD(member)
 #define BOOLEAN(member, default_value)                                                                                 \
@@ -26,18 +29,6 @@
 #define KIB UINT64_C(1024)
 #define MIB (1024 * KIB)
 #define GIB (1024 * MIB)
-
-static bool address_form(struct span text)
-{
-    for (size_t index = 0; index < text.bytes; index++) {
-        uint8_t byte = text.data[index];
-        uint8_t lower = byte | 0x20;
-        if (!(byte >= '0' && byte <= '9') && !(lower >= 'a' && lower <= 'f') && byte != '.' && byte != ':') {
-            return false;
-        }
-    }
-    return true;
-}
 
 const struct setting settings_table[] = {
     {.name = "RABBITMQ_URL",
@@ -78,9 +69,7 @@ const struct setting settings_table[] = {
      .help = "1 copies each log line to standard output."},
 
     {.name = "LISTEN_ADDRESS",
-     TEXT(listen_address, "0.0.0.0"),
-     .form = address_form,
-     .form_text = "a numeric IPv4 or IPv6 address",
+     ADDRESS(listen_address, "0.0.0.0"),
      .programs = SETTINGS_GATEWAY,
      .help = "The address the gateway listens on for WebSocket clients."},
     {.name = "PORT",
@@ -172,9 +161,7 @@ const struct setting settings_table[] = {
      .programs = SETTINGS_GATEWAY,
      .help = "How sockets are waited for; auto takes epoll where there is one and many connections are allowed."},
     {.name = "ADMIN_ADDRESS",
-     TEXT(admin_address, "127.0.0.1"),
-     .form = address_form,
-     .form_text = "a numeric IPv4 or IPv6 address",
+     ADDRESS(admin_address, "127.0.0.1"),
      .programs = SETTINGS_GATEWAY,
      .help = "The address of the gateway's admin pages: health, metrics, and a live page for people."},
     {.name = "ADMIN_PORT",
@@ -213,9 +200,7 @@ const struct setting settings_table[] = {
      .programs = SETTINGS_PROCESSOR,
      .help = "How many messages RabbitMQ hands out ahead of their acknowledgement; not less than PROCESSOR_BATCH."},
     {.name = "PROCESSOR_ADMIN_ADDRESS",
-     TEXT(admin_address, "127.0.0.1"),
-     .form = address_form,
-     .form_text = "a numeric IPv4 or IPv6 address",
+     ADDRESS(admin_address, "127.0.0.1"),
      .programs = SETTINGS_PROCESSOR,
      .help = "The address of the processor's admin pages: health and metrics."},
     {.name = "PROCESSOR_ADMIN_PORT",
@@ -345,6 +330,9 @@ void settings_write_range(struct text *out, const struct setting *setting)
         return;
     case SETTING_BOOLEAN:
         text_string(out, "0 or 1");
+        return;
+    case SETTING_ADDRESS:
+        text_string(out, "a numeric IPv4 or IPv6 address");
         return;
     case SETTING_BROKERS:
         text_string(out, "amqp://user:password@host:5672/vhost");

@@ -14,6 +14,7 @@ enum setting_type {
     SETTING_INTEGER, /* uint32_t */
     SETTING_BYTES,   /* uint32_t or uint64_t; 64K, 8M and 1G are taken too */
     SETTING_TEXT,    /* char[] */
+    SETTING_ADDRESS, /* char[]; numeric, IPv4 or IPv6 */
     SETTING_CHOICE,  /* an enum, whose values are the places in `choices` */
     SETTING_BOOLEAN, /* bool; 0 or 1 */
     SETTING_BROKERS, /* char[]; amqp_url.h judges it */

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -69,6 +70,35 @@ def http_get(port, path, login=None):
         return answer.status, answer.read().decode("utf-8", "replace")
     finally:
         connection.close()
+
+
+def test_a_port_that_the_pages_have_inside_is_refused(tmp_path):
+    """By prepare, with stand-ins for all that it calls; no engine is needed."""
+    for name in ("postern-gateway", "postern-processor", "chgrp", "chmod", "http-status"):
+        stand_in = tmp_path / name
+        stand_in.write_text("#!/bin/sh\necho 200\n")
+        stand_in.chmod(0o755)
+    for port, code, said in (("8000", 0, ""), ("8081", 2, "PORT=8081 is the port of the gateway's pages inside its "
+                                                          "container: choose another PORT\n")):
+        done = subprocess.run(["/bin/sh", ROOT / "containers/prepare"], stdout=subprocess.DEVNULL,
+                              stderr=subprocess.PIPE, text=True, check=False,
+                              env={"PATH": f"{tmp_path}:/usr/bin:/bin", "GATEWAY_PORT": port,
+                                   "RABBITMQ_DEFAULT_USER": "u", "RABBITMQ_DEFAULT_PASS": "p"})
+        assert (done.returncode, done.stderr) == (code, said)
+
+
+def test_prepare_knows_the_port_and_the_pages_have_8081(tmp_path):
+    if not shutil.which("docker-compose"):
+        pytest.skip("NOT RUN: docker-compose is not installed")
+    shutil.copy(ROOT / "docker-compose.yml", tmp_path)
+    template = (ROOT / ".env.template").read_text("utf-8")
+    (tmp_path / ".env").write_text(re.sub(r"^#PORT=.*$", "PORT=9000", template, flags=re.M))
+    done = subprocess.run(["docker-compose", "config"], cwd=tmp_path, env={"PATH": "/usr/bin:/bin"},
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60, check=True)
+    prepare, gateway = (re.search(rf"^  {name}:\n((?:   .*\n)*)", done.stdout, re.M)[1] for name in ("prepare", "gateway"))
+    assert re.search("GATEWAY_PORT: '?9000'?$", prepare, re.M), prepare
+    assert re.search(" PORT: '?9000'?$", gateway, re.M) and re.search("ADMIN_PORT: '?8081'?$", gateway, re.M), gateway
+    assert "0.0.0.0:9000:9000" in gateway and "127.0.0.1:8081:8081" in gateway, gateway
 
 
 def ensure_up(project):

@@ -152,6 +152,11 @@ def test_a_pipe_that_nobody_reads_does_not_hold_up_the_start(pipeline):
     ("postern-gateway", "MAX_MESSAGE_BYTES", "0"),
     ("postern-processor", "DATABASE_URL", "mysql://x"),
     ("postern-processor", "PROCESSOR_BATCH", "-1"),
+    ("postern-gateway", "LISTEN_ADDRESS", "1.2.3"),
+    ("postern-gateway", "ADMIN_ADDRESS", "300.1.1.1"),
+    ("postern-gateway", "PORT", "8081"),
+    ("postern-gateway", "RABBITMQ_URL", "amqp://u:sec ret@127.0.0.1:1"),
+    ("postern-processor", "PROCESSOR_ADMIN_ADDRESS", "300.1.1.1"),
 ])
 def test_a_wrong_setting_stops_the_start_with_one_line(tmp_path, program, name, value):
     settings = {"RABBITMQ_URL": "amqp://127.0.0.1:1", "DATABASE_URL": "postgresql://127.0.0.1:1/x", name: value}
@@ -159,6 +164,7 @@ def test_a_wrong_setting_stops_the_start_with_one_line(tmp_path, program, name, 
     assert code == 2
     lines = [line for line in said.splitlines() if name in line]
     assert len(lines) == 1 and len(said.splitlines()) == 1, said
+    assert run_program(program, tmp_path, "--check", **settings) == (code, said)
 
 
 def test_dotenv_is_read_and_the_environment_wins(tmp_path):

@@ -9,6 +9,7 @@
 #include "amqp_url.h"
 #include "envelope.h"
 #include "fuzz.h"
+#include "port.h"
 #include "routes.h"
 #include "settings.h"
 #include "settings_table.h"
@@ -41,12 +42,28 @@ static const char *look_up(void *context, const char *name)
     return NULL;
 }
 
+/* Not what an address is, but enough to tell two texts apart. */
+static bool parse_address(void *context, const char *host, uint16_t port, struct port_address *address)
+{
+    (void)context;
+    *address = (struct port_address){.port = port, .v6 = strchr(host, ':') != NULL};
+    size_t bytes = strlen(host);
+    memcpy(address->bytes, host, bytes < sizeof address->bytes ? bytes : sizeof address->bytes);
+    return strspn(host, "0123456789abcdefABCDEF.:") == bytes;
+}
+
+static const struct port machine = {.parse_address = parse_address};
+
 static bool load(struct settings *settings, uint8_t *bits, struct span env_text)
 {
     static char memory[SETTINGS_ERROR_BYTES_MAX];
     enum settings_program program = (*bits & IS_PROCESSOR) != 0 ? SETTINGS_PROCESSOR : SETTINGS_GATEWAY;
-    const struct settings_sources sources = {
-        .lookup = look_up, .context = bits, .env_text = env_text, .env_name = ".env", .host_name = "host-1"};
+    const struct settings_sources sources = {.lookup = look_up,
+                                             .context = bits,
+                                             .port = &machine,
+                                             .env_text = env_text,
+                                             .env_name = ".env",
+                                             .host_name = "host-1"};
     struct text error = text_in(memory, sizeof memory);
     bool is_good = settings_load(settings, program, &sources, &error);
     CHECK(is_good == (error.used_bytes == 0) && !error.truncated);
@@ -86,6 +103,7 @@ static void check_row(const struct settings *settings, const struct setting *row
     case SETTING_BOOLEAN:
         return;
     case SETTING_TEXT:
+    case SETTING_ADDRESS:
     case SETTING_BROKERS:
     case SETTING_DATABASE:
         CHECK(memchr(field, '\0', row->field_bytes) != NULL && field[0] != '\0');

@@ -25,7 +25,7 @@ def arguments():
         description="Load on a running gateway, by Locust: its page on http://localhost:8089, or --headless.",
         epilog="All other options go to Locust. Those of the users (--rate, --message-bytes, --receipts, --query, ...)\n"
                "are shown by: locust -f tests/load/locustfile.py --help")
-    parser.add_argument("--host", help="the gateway: ws://ADDRESS:8000 (default: the one of ./dev run)")
+    parser.add_argument("-H", "--host", help="the gateway: ws://ADDRESS:8000 (default: the one of ./dev run)")
     parser.add_argument("--headless", action="store_true",
                         help="no page: 50 users for 30 s unless told otherwise, and a report in build/load/")
     parser.add_argument("--storm", action="store_true",

@@ -11,7 +11,8 @@ its receipt came, else as a failure, whose text is a code:
     rejected:CODE dead:CODE                  the receipt that says so
 
 `connect` fails with the gateway's refusal (already_connected, max_connections), http_STATUS, or what the network said
-(econnrefused, timeout, ...); `connection` counts connections that were lost: closed_CODE, or what the network said.
+(econnrefused, timeout, unknown_host, tls, ...); `connection` counts connections that were lost: closed_CODE, or what the
+network said. Both say not_a_gateway when somebody answers who does not speak as a gateway does.
 `busy` is the time a client was held back.
 
 A user that loses its connection comes back under the same client id, as a device does, and sends again, with the same
@@ -29,6 +30,7 @@ import logging
 import os
 import random
 import socket
+import ssl
 import struct
 import time
 import urllib.parse
@@ -52,6 +54,7 @@ CLOSE_TIMEOUT_S = 5.0
 EXPIRE_EVERY_S = 0.25
 LAG_EVERY_S = 0.05
 LAG_MS_MAX = 100.0
+NOT_GATEWAYS = (ValueError, LookupError, TypeError, AttributeError)  # from words that a gateway does not say
 SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 
 RUN = os.urandom(4).hex()  # so that no two runs, and no two workers, use the same client ids
@@ -80,8 +83,11 @@ def network_code(error):
     """What went wrong on the way, as a word."""
     if isinstance(error, (websocket.WebSocketTimeoutException, TimeoutError)):
         return "timeout"
-    if isinstance(error, socket.gaierror):
+    # Before errno: they number their errors in a way of their own.
+    if isinstance(error, (socket.gaierror, websocket.WebSocketAddressException)):
         return "unknown_host"
+    if isinstance(error, ssl.SSLError):
+        return "tls"
     if isinstance(error, OSError) and error.errno in errno.errorcode:
         return errno.errorcode[error.errno].lower()
     if isinstance(error, websocket.WebSocketConnectionClosedException):
@@ -126,6 +132,7 @@ class Device(User):
         self.waiting = {}  # messages by id, the oldest first
         self.socket = None
         self.is_open = gevent.event.Event()
+        self.is_held = False  # the user waits for the connection
         self.is_leaving = False  # the connection ends because we want it to
         self.is_ending = False  # and no other follows
         self.busy_since_s = None
@@ -153,7 +160,11 @@ class Device(User):
     def on_start(self):
         users.add(self)
         self.life = gevent.spawn(self._live)
-        self.is_open.wait()
+        self._wait_open()
+
+    def stop(self, force=False):
+        """One that waits for the gateway has no task that will end, so it is stopped in the middle of it."""
+        return super().stop(force or self.is_held)
 
     def on_stop(self):
         """Waits for the receipts that are still to come; each comes or fails by its time."""
@@ -169,7 +180,7 @@ class Device(User):
     def send(self):
         if self.options.rate <= 0:
             return
-        self.is_open.wait()
+        self._wait_open()
         self.sent_count += 1
         message_id = f"m{self.sent_count}"
         head = f'{{"type":"{self.options.message_type}","id":"{message_id}","content":"'
@@ -177,6 +188,11 @@ class Device(User):
         if self.last_stage:
             self.waiting[message_id] = message
         self._send(message)
+
+    def _wait_open(self):
+        self.is_held = True
+        self.is_open.wait()
+        self.is_held = False
 
     # ---- The connection ----
 
@@ -199,7 +215,7 @@ class Device(User):
         try:
             opened = websocket.create_connection(self.url(), timeout=CONNECT_TIMEOUT_S, enable_multithread=True)
             opcode, data = opened.recv_data()
-            code = closing_code(data) if opcode == websocket.ABNF.OPCODE_CLOSE else json.loads(data).get("code")
+            code = closing_code(data) if opcode == websocket.ABNF.OPCODE_CLOSE else greeting_code(data)
         except websocket.WebSocketBadStatusException as error:
             code = f"http_{error.status_code}"
         except (OSError, websocket.WebSocketException) as error:
@@ -245,6 +261,8 @@ class Device(User):
                 self._hear(json.loads(data))
         except (OSError, websocket.WebSocketException) as error:
             code = network_code(error)
+        except NOT_GATEWAYS:
+            code = "not_a_gateway"
         self.socket = None
         self.is_open.clear()
         listening.shutdown()
@@ -303,8 +321,8 @@ class Roaming(Device):
     weight = 1
 
     def on_start(self):
+        self.roaming = gevent.spawn(self._roam)  # first, for who is stopped while it waits for the gateway
         super().on_start()
-        self.roaming = gevent.spawn(self._roam)
 
     def on_stop(self):
         self.roaming.kill()
@@ -315,6 +333,15 @@ class Roaming(Device):
             gevent.sleep(random.uniform(0.5, 1.5) * self.options.roam_seconds)
             self.is_open.wait()
             self.leave()
+
+
+def greeting_code(data):
+    """None when a gateway takes us."""
+    try:
+        said = json.loads(data)
+        return None if said["type"] == "connected" else said["code"] or "not_a_gateway"
+    except NOT_GATEWAYS:
+        return "not_a_gateway"
 
 
 def closing_code(data):

@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: MIT
 """Locust's users against a real pipeline: what they count is what is stored, and what fails has a name."""
 
+import base64
+import hashlib
 import json
 import os
+import re
 import signal
+import socketserver
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from types import SimpleNamespace
 
 import pytest
 from process import Process, free_port, wait_until
@@ -25,7 +31,7 @@ class Load:
         self.folder = pipeline.folder / f"load-{free_port()}"
         self.folder.mkdir()
         self.report = self.folder / "report.html"
-        host = ["--host", gateway.url("").rstrip("/")] if gateway else []
+        host = ["-H", gateway.url("").rstrip("/")] if gateway else []
         self.process = Process("Locust", [PYTHON, "-B", ROOT / "tests/load/load.py", *host, "--html", self.report,
                                           "--figures", self.folder / "figures.json", *map(str, options)],
                                ROOT, ENVIRONMENT, self.folder / "output.log")
@@ -51,6 +57,38 @@ class Load:
         """Failures of the gateway by (series, code); Locust's own lateness is another matter."""
         return {(each["series"], each["code"]): each["times"] for each in self.figures()["failures"]
                 if each["series"] != "lag"}
+
+
+class Stranger(socketserver.ThreadingTCPServer):
+    """A WebSocket server that says these words to who comes, and is no gateway."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+
+    def __init__(self, *words):
+        super().__init__(("127.0.0.1", free_port()), self.Talk)
+        self.words = words
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    class Talk(socketserver.StreamRequestHandler):
+        def handle(self):
+            key = re.search(rb"Sec-WebSocket-Key: (\S+)", self.request.recv(65536))
+            if not key:
+                self.wfile.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                return
+            accept = base64.b64encode(hashlib.sha1(key[1] + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+            self.wfile.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                             b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n")
+            for word in self.server.words:
+                self.wfile.write(bytes([0x81, len(word)]) + word.encode())
+            self.rfile.read()
+
+    def url(self, client_id, scheme="ws"):
+        return f"{scheme}://127.0.0.1:{self.server_address[1]}/{client_id}"
+
+    def __exit__(self, *_):
+        self.shutdown()
+        self.server_close()
 
 
 @pytest.fixture
@@ -133,6 +171,56 @@ def test_a_gateway_that_goes_away_is_named_and_nothing_is_lost(pipeline, path):
     assert lost and lost <= {"ended_without_close", "econnreset"}, failed
     assert {name for name, _ in failed} == {"connection"}, failed
     assert load.series("stored")[0] == stored_rows(pipeline)
+
+
+@pytest.mark.parametrize("series, words", [
+    ("connect", ["hello"]),
+    ("connect", ['"hello"']),
+    ("connect", ["{}"]),
+    ("connection", ['{"type":"connected"}', "hello"]),
+    ("connection", ['{"type":"connected"}', '{"type":"receipt"}']),
+])
+def test_who_is_not_a_gateway_is_named(tmp_path, series, words):
+    with Stranger(*words) as stranger:
+        load = Load(SimpleNamespace(folder=tmp_path), stranger, "--headless", "--users", 2, "--spawn-rate", 2,
+                    "--run-time", "2s", "--rate", 0).finish()
+    assert set(load.failures()) == {(series, "not_a_gateway")}, load.output()
+    assert load.code == 1
+
+
+def test_a_port_without_tls_is_named_and_users_that_never_connect_can_be_stopped(tmp_path):
+    with Stranger() as stranger:
+        secure = SimpleNamespace(url=lambda client_id: stranger.url(client_id, "wss"))
+        start_s = time.monotonic()
+        load = Load(SimpleNamespace(folder=tmp_path), secure, "--headless", "--users", 4, "--spawn-rate", 4,
+                    "--run-time", "2s").finish()
+    assert set(load.failures()) == {("connect", "tls")}, load.output()
+    assert time.monotonic() - start_s < 25, "they waited for --stop-timeout, 40 s"
+    assert "Not all users finished" not in load.output() and "Traceback" not in load.output()
+
+
+def test_users_can_be_stopped_while_the_gateway_is_gone(pipeline, path):
+    load = Load(pipeline, path, "--headless", "--users", 5, "--spawn-rate", 5, "--run-time", "8s", "--rate", 5,
+                "--receipts", "none")
+    wait_until(lambda: stored_rows(pipeline) > 20, 60, "the load to be on its way")
+    path.kill9()
+    start_s = time.monotonic()
+    load.finish()
+    assert time.monotonic() - start_s < 25, "they waited for --stop-timeout, 40 s"
+    assert "Not all users finished" not in load.output() and "Traceback" not in load.output()
+
+
+def test_what_the_network_says_has_a_name():
+    script = """
+import locustfile, socket, ssl, websocket
+for error in (websocket.WebSocketAddressException(socket.gaierror(-2, "Name or service not known")),
+              socket.gaierror(-2, "Name or service not known"), ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER]"),
+              PermissionError(1, "Operation not permitted"), TimeoutError("timed out")):
+    print(locustfile.network_code(error))
+"""
+    done = subprocess.run([PYTHON, "-B", "-c", script], cwd=ROOT / "tests/load", env=ENVIRONMENT, capture_output=True,
+                          text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["unknown_host", "unknown_host", "tls", "eperm", "timeout"], done
 
 
 def test_without_receipts_it_only_sends(pipeline, path):

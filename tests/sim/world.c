@@ -343,7 +343,8 @@ static void load_settings(struct world *world)
 {
     char buffer[SETTINGS_ERROR_BYTES_MAX];
     struct text error = text_in(buffer, sizeof buffer);
-    const struct settings_sources sources = {.lookup = lookup, .env_name = ".env", .host_name = "gw"};
+    const struct settings_sources sources = {
+        .lookup = lookup, .port = sim_port(world->sim), .env_name = ".env", .host_name = "gw"};
     CHECK(settings_load(&world->settings, SETTINGS_GATEWAY, &sources, &error));
     (void)snprintf(world->settings.routes, sizeof world->settings.routes, "text -> messages; alarm -> alarms");
 }

@@ -215,6 +215,22 @@ static void head_has_no_body(void **state)
     assert_string_equal(answer + strlen(answer) - 4, "\r\n\r\n");
     assert_null(strstr(answer, "mmm"));
     assert_null(strstr(ask("HEAD / HTTP/1.1\r\nHost: x\r\n\r\n"), "hello"));
+    /* Nor when it is refused. */
+    made_bytes = ADMIN_PAGE_BYTES_MAX + 1;
+    static const struct {
+        const char *request;
+        int status;
+        const char *length;
+    } rows[] = {
+        {"HEAD /nothing HTTP/1.1\r\nHost: x\r\n\r\n", 404, "Content-Length: 23\r\n"},
+        {"HEAD / HTTP/1.1\r\n\r\n", 400, "Content-Length: 45\r\n"},
+        {"HEAD /made HTTP/1.1\r\nHost: x\r\n\r\n", 500, "Content-Length: 37\r\n"},
+    };
+    for (size_t index = 0; index < sizeof rows / sizeof rows[0]; index++) {
+        assert_int_equal(status_of(ask(rows[index].request)), rows[index].status);
+        assert_non_null(strstr(answer, rows[index].length));
+        assert_string_equal(answer + strlen(answer) - 4, "\r\n\r\n");
+    }
 }
 
 static void what_is_wrong_is_said(void **state)

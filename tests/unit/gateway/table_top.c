@@ -49,8 +49,12 @@ static void load_settings(struct table_top *table)
 {
     char buffer[SETTINGS_ERROR_BYTES_MAX];
     struct text error = text_in(buffer, sizeof buffer);
-    const struct settings_sources sources = {.lookup = no_environment, .env_name = ".env", .host_name = "table"};
+    struct port port;
+    assert_true(port_posix_open(&port, &(struct port_posix_options){.poller = PORT_POSIX_POLL, .watch_max = 1}));
+    const struct settings_sources sources = {
+        .lookup = no_environment, .port = &port, .env_name = ".env", .host_name = "table"};
     assert_true(settings_load(&table->settings, SETTINGS_GATEWAY, &sources, &error));
+    assert_true(port_posix_close(&port));
     (void)snprintf(table->settings.listen_address, sizeof table->settings.listen_address, "127.0.0.1");
     table->settings.port = 0;
     table->settings.admin_port = 0;

@@ -46,6 +46,7 @@ static void test_right_urls(void **state)
         {"amqp://u:p@[fe80::1]:5673/v", "fe80::1", 5673, "u", "p", "v"},
         {"  amqp://host\t", "host", 5672, "guest", "guest", "/"},
         {"amqp://%C3%BC:p@host", "host", 5672, "\xc3\xbc", "p", "/"},
+        {"amqp://u:sec%20ret@host", "host", 5672, "u", "sec ret", "/"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         struct amqp_brokers brokers;
@@ -110,6 +111,9 @@ static void test_wrong_urls_are_told_with_their_place(void **state)
         {"amqp://host:123456", AMQP_URL_PORT, 11},
         {"amqp://host:5a", AMQP_URL_PORT, 11},
         {"amqp://[::1]5672", AMQP_URL_PORT, 12},
+        {"amqp://u:sec ret@host", AMQP_URL_BLANK, 12},
+        {"amqp://u\t:p@host", AMQP_URL_BLANK, 8},
+        {"amqp://u:p@host/a b", AMQP_URL_BLANK, 17},
         {"amqp://u%4:p@host", AMQP_URL_PERCENT, 8},
         {"amqp://u:p%@host", AMQP_URL_PERCENT, 10},
         {"amqp://u:p%00@host", AMQP_URL_PERCENT, 10},

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "guard_page.h"
+#include "port_posix.h"
 #include "settings.h"
 #include "text.h"
 #include "utf8.h"
@@ -18,6 +19,7 @@ enum { NAMES_MAX = 8 };
 /* A small environment: NAME=value texts. */
 static const char *environment[NAMES_MAX];
 static struct settings settings;
+static struct port port;
 static char error_memory[SETTINGS_ERROR_BYTES_MAX];
 static struct guard_page guard;
 
@@ -36,6 +38,7 @@ static const char *look_up(void *context, const char *name)
 static struct settings_sources sources_of(const char *env)
 {
     return (struct settings_sources){.lookup = look_up,
+                                     .port = &port,
                                      .env_text = span_of(guard_page_put(&guard, env, strlen(env)), strlen(env)),
                                      .env_name = ".env",
                                      .host_name = "host-1"};
@@ -181,6 +184,15 @@ static void errors_name_place_name_value_and_range(void **state)
         {"GATEWAY_ID=a/b", NULL, ".env:1: GATEWAY_ID=a/b is not what it must be: 1 to 63 of A-Z a-z 0-9 . _ -"},
         {"LISTEN_ADDRESS=localhost", NULL,
          ".env:1: LISTEN_ADDRESS=localhost is not what it must be: a numeric IPv4 or IPv6 address"},
+        {"LISTEN_ADDRESS=1.2.3", NULL,
+         ".env:1: LISTEN_ADDRESS=1.2.3 is not what it must be: a numeric IPv4 or IPv6 address"},
+        {"", "ADMIN_ADDRESS=300.1.1.1",
+         "environment: ADMIN_ADDRESS=300.1.1.1 is not what it must be: a numeric IPv4 or IPv6 address"},
+        {"", "ADMIN_ADDRESS=1::2::3",
+         "environment: ADMIN_ADDRESS=1::2::3 is not what it must be: a numeric IPv4 or IPv6 address"},
+        {"", "RABBITMQ_URL=amqp://u:sec ret@host",
+         "environment: RABBITMQ_URL=amqp://u:***@host is wrong: a URL holds no blank (in user, password or vhost it is "
+         "written %20)"},
         {"", "RABBITMQ_URL=http://u:secret@host", NULL},
         {"", "ROUTES=a\nb", "environment: ROUTES holds a control character or is not UTF-8"},
         {"", "ROUTES=\xff", "environment: ROUTES holds a control character or is not UTF-8"},
@@ -205,6 +217,38 @@ static void errors_name_place_name_value_and_range(void **state)
     }
 }
 
+static void two_listeners_do_not_share_a_port(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *env;
+        const char *error;
+    } cases[] = {
+        {"PORT=8081", ".env:1: PORT=8081 is ADMIN_PORT too"},
+        {"\nADMIN_PORT=8000", ".env:2: ADMIN_PORT=8000 is PORT too"},
+        {"PORT=9000\nADMIN_PORT=9000\nLISTEN_ADDRESS=10.0.0.1", NULL},
+        {"PORT=9000\nADMIN_PORT=9000\nLISTEN_ADDRESS=127.0.0.1", ".env:2: ADMIN_PORT=9000 is PORT too"},
+        {"PORT=9000\nADMIN_PORT=9000\nLISTEN_ADDRESS=10.0.0.1\nADMIN_ADDRESS=0.0.0.0", ".env:2: ADMIN_PORT"},
+        {"PORT=9000\nADMIN_PORT=9000\nLISTEN_ADDRESS=::", ".env:2: ADMIN_PORT"},
+        {"PORT=9000\nADMIN_PORT=9000\nADMIN_ADDRESS=::", ".env:2: ADMIN_PORT"},
+        {"PORT=9000\nADMIN_PORT=9000\nADMIN_ADDRESS=::1", NULL},
+        {"PORT=9000\nADMIN_PORT=9000\nLISTEN_ADDRESS=::1\nADMIN_ADDRESS=0:0::1", ".env:2: ADMIN_PORT"},
+        {"PORT=9000\nADMIN_PORT=0\n", NULL},
+    };
+    for (size_t index = 0; index < sizeof cases / sizeof cases[0]; index++) {
+        const char *error = load(SETTINGS_GATEWAY, cases[index].env, NULL);
+        if (cases[index].error == NULL) {
+            assert_string_equal(error, "");
+        } else if (strncmp(error, cases[index].error, strlen(cases[index].error)) != 0) {
+            fail_msg("%s: %s", cases[index].env, error);
+        }
+    }
+    assert_string_equal(load(SETTINGS_GATEWAY, "PORT=8081", NULL),
+                        ".env:1: PORT=8081 is ADMIN_PORT too, and LISTEN_ADDRESS and ADMIN_ADDRESS overlap: choose "
+                        "another");
+    assert_string_equal(load(SETTINGS_PROCESSOR, "PORT=8082", NULL), "");
+}
+
 static void each_program_is_judged_by_its_own_settings(void **state)
 {
     (void)state;
@@ -215,6 +259,10 @@ static void each_program_is_judged_by_its_own_settings(void **state)
     static const char other[] = "PORT=none\nRABBITMQ_DEFAULT_USER=a\nPOSTGRES_PASSWORD='b c'\nCOMPOSE_FILE=x.yml\n"
                                 "DOCKER_BUILDKIT=1\n";
     assert_string_equal(load(SETTINGS_PROCESSOR, other, NULL), "");
+    assert_string_equal(load(SETTINGS_GATEWAY, "PROCESSOR_ADMIN_ADDRESS=300.1.1.1", NULL), "");
+    assert_string_equal(load(SETTINGS_PROCESSOR, "PROCESSOR_ADMIN_ADDRESS=300.1.1.1", NULL),
+                        ".env:1: PROCESSOR_ADMIN_ADDRESS=300.1.1.1 is not what it must be: "
+                        "a numeric IPv4 or IPv6 address");
     /* But a name that nobody knows is wrong whoever reads it. */
     assert_string_equal(load(SETTINGS_PROCESSOR, "MAX_CONECTION=1", NULL),
                         ".env:1: MAX_CONECTION is not a setting; did you mean MAX_CONNECTIONS?");
@@ -563,16 +611,18 @@ static void the_template_loads(void **state)
     assert_string_equal(settings.database_url, "postgresql://postern:postern@127.0.0.1:5432/postern");
 }
 
-static int open_guard(void **state)
+static int open_machine(void **state)
 {
     (void)state;
+    assert_true(port_posix_open(&port, &(struct port_posix_options){.poller = PORT_POSIX_POLL, .watch_max = 1}));
     guard_page_open(&guard, SETTINGS_ENV_BYTES_MAX);
     return 0;
 }
 
-static int close_guard(void **state)
+static int close_machine(void **state)
 {
     (void)state;
+    assert_true(port_posix_close(&port));
     guard_page_close(&guard);
     return 0;
 }
@@ -584,6 +634,7 @@ int main(void)
         cmocka_unit_test(every_type_is_read),
         cmocka_unit_test(the_environment_wins_and_empty_is_none),
         cmocka_unit_test(errors_name_place_name_value_and_range),
+        cmocka_unit_test(two_listeners_do_not_share_a_port),
         cmocka_unit_test(each_program_is_judged_by_its_own_settings),
         cmocka_unit_test(the_database_must_be_named),
         cmocka_unit_test(a_host_name_that_is_no_gateway_id_is_refused),
@@ -598,5 +649,5 @@ int main(void)
         cmocka_unit_test(the_documents_have_the_table),
         cmocka_unit_test(the_template_loads),
     };
-    return cmocka_run_group_tests(tests, open_guard, close_guard);
+    return cmocka_run_group_tests(tests, open_machine, close_machine);
 }
