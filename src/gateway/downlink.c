@@ -335,7 +335,7 @@ void downlink_init(struct downlink *downlink, struct arena *arena, struct port *
         .wanted_first = SESSION_NONE,
         .wanted_last = SESSION_NONE,
         .unbind_capacity = sessions->capacity,
-        .count_wait_ms = DOWNLINK_COUNT_HEARTBEATS * 1000 * (uint64_t)options->heartbeat_s,
+        .count_wait_ms = (uint64_t)options->heartbeat_s * 1000 * DOWNLINK_COUNT_HEARTBEATS,
     };
     downlink->unbinds = arena_take(arena, "clients to unbind", downlink->unbind_capacity, sizeof *downlink->unbinds);
     const struct amqp_link_options link_options = {
