@@ -148,6 +148,13 @@ static enum judgement judge_head(const struct spool_scan *scan, const uint8_t *h
     return record->sequence >= scan->sequence_min ? JUDGED_MESSAGE : JUDGED_NOTHING;
 }
 
+/* The header of a message is valid. */
+static void pass_sequence(struct spool_scan *scan, uint64_t sequence)
+{
+    scan->begin_sequence = scan->begin_sequence == 0 ? sequence : scan->begin_sequence;
+    scan->sequence_min = sequence + 1;
+}
+
 /* A valid record, of so many bytes, stands at scan->offset. */
 static void pass_valid(struct spool_scan *scan, struct spool_record *record, size_t record_bytes)
 {
@@ -193,7 +200,7 @@ enum spool_found spool_scan_next(struct spool_scan *scan, uint32_t bytes_offset,
             continue;
         }
         if (record->payload_bytes > scan->payload_bytes_max) {
-            scan->sequence_min = record->sequence + 1;
+            pass_sequence(scan, record->sequence);
             scan->offset += (uint32_t)record_bytes;
             return SPOOL_FOUND_TOO_LONG;
         }
@@ -201,7 +208,7 @@ enum spool_found spool_scan_next(struct spool_scan *scan, uint32_t bytes_offset,
             return SPOOL_FOUND_MORE;
         }
         record->payload = spool_record_payload(head);
-        scan->sequence_min = record->sequence + 1;
+        pass_sequence(scan, record->sequence);
         if (crc32c(record->payload) != load_u32(head + PAYLOAD_CRC_OFFSET)) {
             scan->offset += (uint32_t)record_bytes;
             continue;

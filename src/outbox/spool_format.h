@@ -67,6 +67,7 @@ struct spool_scan {
     uint32_t payload_bytes_max; /* that the caller's buffer can hold, with the record's header */
     uint32_t offset;            /* where the next record is looked for */
     uint32_t tail_offset;       /* behind the last valid record */
+    uint64_t begin_sequence;    /* of the first valid header of a message; 0: none so far */
     uint64_t sequence_min;      /* the next message's, at least (condition 7) */
     uint64_t sequence_end;      /* the next segment's first (condition 9); UINT64_MAX where there is none */
     uint64_t salt;              /* the segment's; 0: not known, and then that of the first record header */

@@ -134,8 +134,7 @@ static void learn_released(struct recovery *recovery, uint32_t index, uint64_t r
 }
 
 struct walk {
-    uint64_t begin_sequence; /* of the messages found, those that are too long too; 0: none */
-    uint64_t first_sequence; /* without these */
+    uint64_t first_sequence; /* of the messages that count; 0: none */
     uint64_t last_sequence;
     uint64_t message_count; /* not released */
     uint64_t place_count;   /* that are damaged */
@@ -162,7 +161,6 @@ static void note_message(struct recovery *recovery, struct walk *walk, const str
 {
     struct spool *spool = recovery->spool;
     uint64_t expected = walk->last_sequence + 1;
-    walk->begin_sequence = walk->begin_sequence == 0 ? record->sequence : walk->begin_sequence;
     if (walk->is_rest && is_elsewhere(spool, record->sequence)) {
         if (walk->first_sequence == 0) {
             walk->last_sequence = record->sequence;
@@ -211,7 +209,6 @@ static bool walk_segment(struct recovery *recovery, uint32_t index, const struct
             }
             break;
         case SPOOL_FOUND_TOO_LONG:
-            walk->begin_sequence = walk->begin_sequence == 0 ? record.sequence : walk->begin_sequence;
             walk->too_long_sequence = record.sequence;
             walk->too_long_bytes = record.payload_bytes;
             break;
@@ -244,9 +241,9 @@ static bool find_sequences(struct recovery *recovery, uint32_t index, const stru
         return false;
     }
     segment->is_header_damaged = true;
-    segment->first_sequence = walk.begin_sequence;
+    segment->first_sequence = walk.scan.begin_sequence;
     segment->salt = walk.scan.salt;
-    spool_set_state(spool, index, walk.begin_sequence == 0 ? SPOOL_SEGMENT_FREE : SPOOL_SEGMENT_KEPT);
+    spool_set_state(spool, index, walk.scan.begin_sequence == 0 ? SPOOL_SEGMENT_FREE : SPOOL_SEGMENT_KEPT);
     return true;
 }
 

@@ -528,15 +528,12 @@ static void check_headless(const struct fuzz_file *files, size_t payload_bytes_m
         return;
     }
     uint64_t released = read_models(&segments, payload_bytes_max, models);
-    uint64_t first = 0;
     uint64_t end = UINT64_MAX;
-    for (size_t k = headless.count; k > 0; k--) {
-        const struct spool_model_record *record = &headless.records[k - 1];
-        bool is_mark = record->kind == SPOOL_MODEL_MARK;
-        released = number_larger(released, is_mark ? record->sequence : 0);
-        first = is_mark ? first : record->sequence;
+    for (size_t k = 0; k < headless.count; k++) {
+        bool is_mark = headless.records[k].kind == SPOOL_MODEL_MARK;
+        released = number_larger(released, is_mark ? headless.records[k].sequence : 0);
     }
-    for (size_t i = segments.count; i > 0 && segments.headers[i - 1].first_sequence > first; i--) {
+    for (size_t i = segments.count; i > 0 && segments.headers[i - 1].first_sequence > headless.begin_sequence; i--) {
         end = segments.headers[i - 1].first_sequence;
     }
     bool is_begun = false;

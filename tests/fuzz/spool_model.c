@@ -117,6 +117,7 @@ void spool_model_read(struct spool_model *model, struct span segment, size_t pay
             model->tail_offset = next;
         } else if (record.sequence < sequence_end) {
             least = record.sequence + 1;
+            model->begin_sequence = model->begin_sequence == 0 ? record.sequence : model->begin_sequence;
             if (payload_bytes > payload_bytes_max) {
                 record.payload = span_of(NULL, 0);
                 add(model, SPOOL_MODEL_TOO_LONG, &record);

@@ -37,8 +37,9 @@ struct spool_model_record {
 struct spool_model {
     size_t count;
     struct spool_model_record records[SPOOL_MODEL_RECORDS_MAX];
-    size_t tail_offset; /* behind the last valid record */
-    bool has_end;       /* the end stands there, or the segment ends */
+    uint64_t begin_sequence; /* of the first valid header of a message; 0: none */
+    size_t tail_offset;      /* behind the last valid record */
+    bool has_end;            /* the end stands there, or the segment ends */
 };
 
 /* All records that conditions 5 to 9 let be; sequence_end is the first sequence of the segment behind this. Of a header
