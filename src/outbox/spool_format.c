@@ -16,11 +16,7 @@ static const uint8_t KIND_MARK[4] = {0xFF, 'r', 'e', 'l'};
 
 bool spool_is_zero(const uint8_t *bytes, size_t count)
 {
-    uint8_t any = 0;
-    for (size_t i = 0; i < count; i++) {
-        any |= bytes[i];
-    }
-    return any == 0;
+    return count == 0 || (bytes[0] == 0 && memcmp(bytes, bytes + 1, count - 1) == 0); /* each is as the one before */
 }
 
 /* ---- segments ---- */
