@@ -15,8 +15,8 @@ enum {
     RETRY_MS = 100,
     NACKS_ONLY_MS = 1000,
     DROPPED_LOG_MS = 10000,
-    DEAD_LETTERS_MAX = OUTGOING_ITEMS / 2,
-    DEAD_LETTERS_LONGEST = 3, /* room for so many of the longest, and for the ring's unused end once more */
+    RECEIPTS_MAX = OUTGOING_ITEMS / 2, /* messages of them; dead letters may be as many as there are items */
+    DEAD_LETTERS_LONGEST = 3,          /* room for so many of the longest, and for the ring's unused end once more */
     OUT_SLACK_BYTES = 65536
 };
 
@@ -113,9 +113,8 @@ void outgoing_init(struct outgoing *outgoing, struct arena *arena, struct port *
                    const struct outgoing_options *options, const struct outgoing_handler *handler)
 {
     *outgoing = (struct outgoing){.log = log, .handler = *handler, .nacked_since_ms = UINT64_MAX};
-    outgoing->receipts = (struct outgoing_share){.item_count_max = OUTGOING_ITEMS - DEAD_LETTERS_MAX,
-                                                 .bytes_max = OUTGOING_RECEIPTS_BYTES};
-    outgoing->dead_letters = (struct outgoing_share){.item_count_max = DEAD_LETTERS_MAX,
+    outgoing->receipts = (struct outgoing_share){.item_count_max = RECEIPTS_MAX, .bytes_max = OUTGOING_RECEIPTS_BYTES};
+    outgoing->dead_letters = (struct outgoing_share){.item_count_max = OUTGOING_ITEMS,
                                                      .bytes_max = DEAD_LETTERS_LONGEST * options->message_bytes_max};
     outgoing->items = arena_take(arena, "outgoing: items", OUTGOING_ITEMS, sizeof *outgoing->items);
     byte_ring_init(&outgoing->bytes, arena, "outgoing: messages",
@@ -181,7 +180,8 @@ static bool add(struct outgoing *outgoing, const struct amqp_publish *message, c
 {
     struct outgoing_share *const share = share_of(outgoing, is_dead_letter);
     const size_t bytes = total_bytes(message, dead);
-    if (share->item_count == share->item_count_max || bytes > share->bytes_max - share->bytes) {
+    if (outgoing->end - outgoing->first == OUTGOING_ITEMS || share->item_count == share->item_count_max ||
+        bytes > share->bytes_max - share->bytes) {
         return false;
     }
     uint8_t *to = byte_ring_take(&outgoing->bytes, bytes);

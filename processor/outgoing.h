@@ -3,7 +3,7 @@
  *
  * Everything is copied here first and published in order by outgoing_pump; after a lost link or a nack it is published
  * again. A dead letter that is confirmed settles its delivery (the handler hears of it). Each of the two kinds has a
- * share of the room that the other cannot take. A dead letter that finds none waits; receipts that find none are
+ * share of the bytes that the other cannot take. A dead letter that finds none waits; receipts that find none are
  * dropped and counted, because a broker in an alarm takes no publishes but must be relieved of messages all the same.
  *
  * Invariant: items leave in order; each is unsent (publish_tag 0), out, or done. Memory: from the arena. Thread: the

