@@ -239,6 +239,15 @@ void spool_rig_release(struct spool_rig *rig, uint64_t message)
     rig->done_count = message + 1 > rig->done_count ? message + 1 : rig->done_count;
 }
 
+void spool_rig_drain(struct spool_rig *rig)
+{
+    uint64_t message;
+    uint64_t sequence;
+    while (spool_rig_read(rig, &message, &sequence)) {
+        spool_rig_release(rig, message);
+    }
+}
+
 void spool_rig_expect(struct spool_rig *rig, uint64_t first, uint64_t last)
 {
     uint64_t message;

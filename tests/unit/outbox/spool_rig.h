@@ -62,6 +62,8 @@ void spool_rig_settle(struct spool_rig *rig);
 uint64_t spool_rig_message_of(const struct spool_rig *rig, struct span payload);
 /* Reads one message, turning as long as it is on its way; false: none is left. */
 bool spool_rig_read(struct spool_rig *rig, uint64_t *message, uint64_t *sequence);
+/* Reads all that is left, and releases it. */
+void spool_rig_drain(struct spool_rig *rig);
 /* Releases up to and including a message that was read. */
 void spool_rig_release(struct spool_rig *rig, uint64_t message);
 /* Reads all that is left, which must be messages first .. last in this order, and releases it. */

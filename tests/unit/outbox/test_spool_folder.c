@@ -415,14 +415,10 @@ static void fewer_segments_than_are_there(void **state)
 static void fewer_segments_and_nothing_left_in_them(void **state)
 {
     struct spool_rig *rig = *state;
-    uint64_t message;
-    uint64_t sequence;
     char path[160];
     spool_rig_append_many(rig, 100);
     spool_rig_settle(rig);
-    while (spool_rig_read(rig, &message, &sequence)) {
-        spool_release(rig->spool, sequence);
-    }
+    spool_rig_drain(rig);
     spool_rig_stop(rig);
     rig->options.bytes_max = 4 * SEGMENT_BYTES;
     spool_rig_path(rig, 5, path); /* the newest */
