@@ -5,8 +5,8 @@
  * stored messages all the same.
  *
  * A delivery that finds no room in the intake (its messages are unusually long, or many are dead letters in the
- * making) makes the consumer deaf: it and all that follow are left unsettled. Once everything in hand is finished, the
- * connection is closed and made again, and they are delivered again, in order. */
+ * making) makes the consumer deaf: it and all that follow are left unsettled. Once everything in hand is finished and
+ * the queue has taken the acks, the connection is closed and made again, and they are delivered again, in order. */
 #include "consumer.h"
 
 #include "arena.h"
@@ -45,6 +45,7 @@ static void lose(struct consumer *consumer)
     for (uint64_t i = consumer->intake.first; i < consumer->intake.end; i++) {
         intake_at(&consumer->intake, i)->tag = 0;
     }
+    consumer->ack_burst = 0;
     consumer->handler.on_lost(consumer->handler.context);
 }
 
@@ -123,8 +124,11 @@ static const struct amqp_link_handler link_handler = {.on_channel = on_channel,
                                                       .on_delivery = on_delivery,
                                                       .on_down = on_down};
 
-/* An ack or nack frame with room to spare; every delivery can be settled singly at once. */
-enum { SETTLE_FRAME_BYTES = 32 };
+enum {
+    SETTLE_FRAME_BYTES = 32,   /* an ack with room to spare; every delivery can be settled singly at once */
+    ACKS_KEPT_BACK_NEVER = 32, /* so many on their way: rabbit_fifo_client's soft limit */
+    ACKS_TAKEN_MS = 500        /* a commit of the queue, also on a slow disk: with it, all that is kept back goes out */
+};
 
 void consumer_init(struct consumer *consumer, struct arena *arena, struct port *port, struct log *log,
                    const struct consumer_options *options, const struct consumer_handler *handler)
@@ -185,6 +189,24 @@ void consumer_part(struct consumer *consumer, uint64_t now_ms)
     }
 }
 
+static bool ack(struct consumer *consumer, uint64_t tag, bool multiple)
+{
+    if (!amqp_link_ack(consumer->link, tag, multiple)) {
+        return false;
+    }
+    if (consumer->now_ms - consumer->ack_ms >= ACKS_TAKEN_MS) {
+        consumer->ack_burst = 0;
+    }
+    consumer->ack_burst++;
+    consumer->ack_ms = consumer->now_ms;
+    return true;
+}
+
+uint64_t consumer_acks_taken_ms(const struct consumer *consumer)
+{
+    return consumer->ack_burst > ACKS_KEPT_BACK_NEVER ? consumer->ack_ms + ACKS_TAKEN_MS : 0;
+}
+
 static bool is_settled(const struct delivery *delivery)
 {
     return delivery->state != DELIVERY_PENDING && delivery->state != DELIVERY_DEAD;
@@ -210,7 +232,7 @@ static bool settle_many(struct consumer *consumer, uint64_t floor_tag)
             last_tag = delivery->tag;
         }
     }
-    if (last_tag != 0 && !amqp_link_ack(consumer->link, last_tag, true)) {
+    if (last_tag != 0 && !ack(consumer, last_tag, true)) {
         return false;
     }
     while (intake->first < sequence) {
@@ -228,7 +250,7 @@ static void settle_singly(struct consumer *consumer)
             return;
         }
         if (needs_ack(delivery)) {
-            if (!amqp_link_ack(consumer->link, delivery->tag, false)) {
+            if (!ack(consumer, delivery->tag, false)) {
                 return;
             }
             delivery->tag = 0;
@@ -239,9 +261,10 @@ static void settle_singly(struct consumer *consumer)
     }
 }
 
-void consumer_turn(struct consumer *consumer, uint64_t floor_tag, uint64_t now_ms)
+uint64_t consumer_turn(struct consumer *consumer, uint64_t floor_tag, uint64_t now_ms)
 {
     static const struct span tag = SPAN("postern");
+    uint64_t due_ms = UINT64_MAX;
     consumer->now_ms = now_ms;
     if (settle_many(consumer, floor_tag)) {
         settle_singly(consumer);
@@ -255,7 +278,11 @@ void consumer_turn(struct consumer *consumer, uint64_t floor_tag, uint64_t now_m
         break;
     case CONSUMER_DEAF:
         if (consumer->wanted && is_empty && floor_tag == UINT64_MAX) {
-            consumer_part(consumer, now_ms);
+            due_ms = consumer_acks_taken_ms(consumer);
+            if (due_ms <= now_ms) {
+                consumer_part(consumer, now_ms);
+                due_ms = UINT64_MAX;
+            }
         }
         break;
     case CONSUMER_PARTING:
@@ -273,9 +300,11 @@ void consumer_turn(struct consumer *consumer, uint64_t floor_tag, uint64_t now_m
     if (consumer->state == CONSUMER_PARKED && consumer->wanted) {
         consumer_start(consumer, now_ms);
     }
+    return due_ms;
 }
 
-bool consumer_ack(struct consumer *consumer, uint64_t tag)
+bool consumer_ack(struct consumer *consumer, uint64_t tag, uint64_t now_ms)
 {
-    return amqp_link_ack(consumer->link, tag, false);
+    consumer->now_ms = now_ms;
+    return ack(consumer, tag, false);
 }

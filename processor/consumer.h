@@ -5,6 +5,10 @@
  * consumer that is cancelled, but the connection that is closed. (RabbitMQ returns what is on its way to a cancelled
  * consumer message by message, behind later ones.)
  *
+ * Acks take a while: RabbitMQ keeps those beyond 32 that its quorum queue has not taken yet back in the channel, and
+ * forgets them when the connection ends, in good order or not; what they settled is delivered again. So who ends it
+ * waits until consumer_acks_taken_ms.
+ *
  * Invariant: a delivery whose tag is not 0 belongs to the open channel. Memory: from the arena. Thread: the loop's. */
 #ifndef POSTERN_PROCESSOR_CONSUMER_H
 #define POSTERN_PROCESSOR_CONSUMER_H
@@ -53,6 +57,8 @@ struct consumer {
     struct intake intake;
     struct json json;
     uint64_t dead_count; /* deliveries that came in DELIVERY_DEAD, ever */
+    uint64_t ack_ms;     /* of the last ack */
+    uint64_t ack_burst;  /* acks up to it, without a pause between two */
     uint64_t now_ms;     /* of the running entry */
 };
 
@@ -86,16 +92,20 @@ void consumer_want(struct consumer *consumer, bool wanted);
 /* Takes no more messages: for the program's end, after which consumer_part follows. */
 void consumer_finish(struct consumer *consumer);
 
+/* When the queue will have taken all acks that were given; 0: it has, or they are too few to be kept back. */
+uint64_t consumer_acks_taken_ms(const struct consumer *consumer);
+
 /* Closes the connection, so that all that is unsettled goes back to the queue; on_lost follows. It connects again when
  * messages are wanted. */
 void consumer_part(struct consumer *consumer, uint64_t now_ms);
 
 /* Once a turn, after the events: acknowledges what is stored at the intake's front and lets it go, then begins or ends
  * what is due. `floor_tag`: the lowest tag that is still to be settled elsewhere, which "all up to here" must not
- * reach (UINT64_MAX: none). The link is to be ticked after it: it may have been started or closed. */
-void consumer_turn(struct consumer *consumer, uint64_t floor_tag, uint64_t now_ms);
+ * reach (UINT64_MAX: none). The link is to be ticked after it: it may have been started or closed. Returns when to call
+ * again at the latest, UINT64_MAX: after an event. */
+uint64_t consumer_turn(struct consumer *consumer, uint64_t floor_tag, uint64_t now_ms);
 
 /* Acknowledges one delivery that has left the intake. False: no room now. */
-bool consumer_ack(struct consumer *consumer, uint64_t tag);
+bool consumer_ack(struct consumer *consumer, uint64_t tag, uint64_t now_ms);
 
 #endif

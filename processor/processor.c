@@ -74,7 +74,7 @@ static void send_receipts(void *context, struct span reply_to, struct span body,
 static bool on_dead(void *context, const struct outgoing_dead *dead)
 {
     struct processor *const processor = context;
-    if (dead->tag != 0 && !consumer_ack(&processor->consumer, dead->tag)) {
+    if (dead->tag != 0 && !consumer_ack(&processor->consumer, dead->tag, processor->now_ms)) {
         return false;
     }
     processor->tally.receipts[RECEIPT_DEAD]++;
@@ -397,7 +397,8 @@ static uint64_t turn(struct processor *processor)
     flush_receipts(processor); /* of dead letters that were confirmed */
     due_ms = number_smaller(due_ms, outgoing_pump(&processor->outgoing, processor->now_ms));
     consumer_want(&processor->consumer, store_up(processor->store) && !processor->stopping);
-    consumer_turn(&processor->consumer, outgoing_lowest_tag(&processor->outgoing), processor->now_ms);
+    const uint64_t floor_tag = outgoing_lowest_tag(&processor->outgoing);
+    due_ms = number_smaller(due_ms, consumer_turn(&processor->consumer, floor_tag, processor->now_ms));
     if (store_up(processor->store) && store_idle(processor->store)) {
         due_ms = number_smaller(due_ms, batch_due_ms(processor));
     }
@@ -513,13 +514,18 @@ static enum turned heed_signals(struct processor *processor, uint64_t *due_ms)
     if (!processor->stopping) {
         return TURN_ON;
     }
-    if (!processor->closing && (is_drained(processor) || processor->now_ms >= processor->stop_due_ms)) {
+    const uint64_t taken_ms = consumer_acks_taken_ms(&processor->consumer);
+    const bool is_finished = is_drained(processor) && processor->now_ms >= taken_ms;
+    if (!processor->closing && (is_finished || processor->now_ms >= processor->stop_due_ms)) {
         begin_closing(processor);
     }
     if (processor->closing && is_closed(processor)) {
         return TURN_DRAINED;
     }
     *due_ms = number_smaller(*due_ms, processor->stop_due_ms);
+    if (taken_ms > processor->now_ms) {
+        *due_ms = number_smaller(*due_ms, taken_ms);
+    }
     return TURN_ON;
 }
 

@@ -37,7 +37,7 @@ static void make(struct broker_case *base, struct arena *arena)
 
 static void turn(struct broker_case *base)
 {
-    consumer_turn(&test.consumer, test.floor_tag, base->now_ms);
+    (void)consumer_turn(&test.consumer, test.floor_tag, base->now_ms);
 }
 
 static void on_event(struct broker_case *base, uint32_t ready)
@@ -129,7 +129,7 @@ static void acks_pass_by_an_open_dead_letter(void **state)
     assert_int_equal(test.base.broker.acked_tag, 3);
     assert_false(test.base.broker.acked_multiple);
     assert_int_equal(intake_count(&test.consumer.intake), 0);
-    assert_true(consumer_ack(&test.consumer, 1));
+    assert_true(consumer_ack(&test.consumer, 1, test.base.now_ms));
     case_settle(&test.base);
     assert_int_equal(test.base.broker.acked_tag, 1);
     assert_false(test.base.broker.acked_multiple);
@@ -183,7 +183,7 @@ static void a_full_intake_ends_in_a_new_connection(void **state)
     for (uint64_t tag = 1; tag <= PREFETCH; tag++) {
         delivery_move(delivery_of(tag), DELIVERY_STORED);
     }
-    consumer_turn(&test.consumer, UINT64_MAX, test.base.now_ms);
+    (void)consumer_turn(&test.consumer, UINT64_MAX, test.base.now_ms);
     assert_int_equal(test.consumer.state, CONSUMER_PARTING);
     for (int i = 0; i < 1000 && amqp_link_state(test.base.link) != AMQP_LINK_DOWN; i++) {
         amqp_link_flush(test.base.link, test.base.now_ms);
@@ -196,12 +196,55 @@ static void a_full_intake_ends_in_a_new_connection(void **state)
     assert_int_equal(test.base.broker.acked_tag, PREFETCH);
     assert_int_equal(test.base.broker.close_count, 1);
     assert_int_equal(test.lost_count, 1);
-    consumer_turn(&test.consumer, UINT64_MAX, test.base.now_ms);
+    (void)consumer_turn(&test.consumer, UINT64_MAX, test.base.now_ms);
     assert_int_equal(test.consumer.state, CONSUMER_AWAY);
     assert_int_equal(amqp_link_state(test.base.link), AMQP_LINK_WAITING);
     case_settle(&test.base);
     assert_int_equal(test.consumer.state, CONSUMER_ON);
     assert_int_equal(test.base.broker.connection_count, 2);
+}
+
+/* More acks than RabbitMQ has on their way to the queue at once: they are given time before the connection ends. */
+static void many_acks_are_waited_for_before_the_connection_ends(void **state)
+{
+    (void)state;
+    uint64_t tag = 1;
+    for (; tag <= 5 * PREFETCH; tag++) {
+        deliver(tag, GOOD);
+        delivery_move(delivery_of(tag), DELIVERY_STORED);
+        case_settle(&test.base);
+    }
+    assert_int_equal(test.base.broker.acked_tag, 5 * PREFETCH);
+    const uint64_t taken_ms = test.base.now_ms + 500;
+    assert_int_equal(consumer_acks_taken_ms(&test.consumer), taken_ms);
+    for (size_t i = 0; i <= PREFETCH; i++) {
+        deliver(tag++, GOOD);
+    }
+    for (size_t i = 1; i <= PREFETCH; i++) {
+        delivery_move(delivery_of(5 * PREFETCH + i), DELIVERY_STORED);
+    }
+    assert_int_equal(consumer_turn(&test.consumer, UINT64_MAX, test.base.now_ms), taken_ms);
+    assert_int_equal(test.consumer.state, CONSUMER_DEAF);
+    case_settle(&test.base);
+    assert_int_equal(consumer_turn(&test.consumer, UINT64_MAX, taken_ms - 1), taken_ms);
+    assert_int_equal(test.consumer.state, CONSUMER_DEAF);
+    assert_int_equal(consumer_turn(&test.consumer, UINT64_MAX, taken_ms), UINT64_MAX);
+    assert_int_equal(test.consumer.state, CONSUMER_PARTING);
+    case_settle(&test.base);
+    assert_int_equal(consumer_acks_taken_ms(&test.consumer), 0);
+}
+
+static void acks_with_pauses_between_them_are_not_waited_for(void **state)
+{
+    (void)state;
+    for (uint64_t tag = 1; tag <= 5 * PREFETCH; tag++) {
+        case_pass(&test.base, 500);
+        deliver(tag, GOOD);
+        delivery_move(delivery_of(tag), DELIVERY_STORED);
+        case_settle(&test.base);
+    }
+    assert_int_equal(test.base.broker.acked_tag, 5 * PREFETCH);
+    assert_int_equal(consumer_acks_taken_ms(&test.consumer), 0);
 }
 
 /* Parted while the broker hangs: its goodbye is waited for five seconds, then the next connection begins. */
@@ -218,7 +261,7 @@ static void parting_from_a_broker_that_hangs(void **state)
     (void)amqp_link_tick(test.base.link, test.base.now_ms);
     assert_int_equal(test.lost_count, 1);
     intake_cut(&test.consumer.intake, test.consumer.intake.first);
-    consumer_turn(&test.consumer, UINT64_MAX, test.base.now_ms);
+    (void)consumer_turn(&test.consumer, UINT64_MAX, test.base.now_ms);
     assert_int_equal(test.consumer.state, CONSUMER_AWAY);
     case_settle(&test.base);
     assert_int_equal(test.consumer.state, CONSUMER_ON);
@@ -234,6 +277,8 @@ int main(void)
         TEST(what_a_lost_channel_delivered_is_never_acknowledged),
         TEST(a_body_beyond_all_bounds_is_taken_in),
         TEST(a_full_intake_ends_in_a_new_connection),
+        TEST(many_acks_are_waited_for_before_the_connection_ends),
+        TEST(acks_with_pauses_between_them_are_not_waited_for),
         TEST(parting_from_a_broker_that_hangs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
