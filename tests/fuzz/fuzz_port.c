@@ -185,6 +185,14 @@ static enum port_result remove_file(void *context, const char *path)
     return PORT_OK;
 }
 
+/* A log that has grown is given another name; nothing else is. */
+static enum port_result rename_file(void *context, const char *from, const char *to)
+{
+    (void)context;
+    CHECK(file_of(from) == FUZZ_FILES && file_of(to) == FUZZ_FILES);
+    return PORT_OK;
+}
+
 static enum port_result list_directory(void *context, const char *path,
                                        void (*on_name)(void *argument, const char *name), void *argument)
 {
@@ -256,6 +264,7 @@ struct port fuzz_port(void)
                          .sync_file = sync_file,
                          .sync_directory = make_directory,
                          .remove_file = remove_file,
+                         .rename = rename_file,
                          .list_directory = list_directory,
                          .lock_file = lock_file,
                          .submit_job = submit_job,
