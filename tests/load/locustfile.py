@@ -11,8 +11,9 @@ its receipt came, else as a failure, whose text is a code:
     rejected:CODE dead:CODE                  the receipt that says so
 
 `connect` fails with the gateway's refusal (already_connected, max_connections), http_STATUS, or what the network said
-(econnrefused, timeout, unknown_host, tls, ...); `connection` counts connections that were lost: closed_CODE, or what the
-network said. Both say not_a_gateway when somebody answers who does not speak as a gateway does.
+(econnrefused, timeout, unknown_host, tls, ...), or no_answer when the run ended before anybody was answered;
+`connection` counts connections that were lost: closed_CODE, or what the network said. Both say not_a_gateway when
+somebody answers who does not speak as a gateway does.
 `busy` is the time a client was held back.
 
 A user that loses its connection comes back under the same client id, as a device does, and sends again, with the same
@@ -40,7 +41,7 @@ import gevent
 import gevent.event
 import websocket
 from locust import User, constant_pacing, events, task
-from locust.runners import STATE_RUNNING, STATE_SPAWNING, MasterRunner
+from locust.runners import STATE_RUNNING, STATE_SPAWNING, MasterRunner, WorkerRunner
 
 log = logging.getLogger("postern")
 # This version of the library takes the codes that IANA registered later for an error.
@@ -389,6 +390,9 @@ def on_init(environment, runner, **_):
 def on_test_stop(environment, **_):
     """One line that can be compared with the rows, and a file: Locust's own .csv files are some seconds old."""
     stats = environment.stats
+    is_answered = any(name == "connect" for name, _ in stats.entries)
+    if environment.runner.target_user_count > 0 and not is_answered and not isinstance(environment.runner, WorkerRunner):
+        note(environment, "connect", 0, "no_answer")
     series = {name: {"succeeded": entry.num_requests - entry.num_failures, "failed": entry.num_failures,
                      "median_ms": entry.median_response_time, "p99_ms": entry.get_response_time_percentile(0.99)}
               for (name, _), entry in sorted(stats.entries.items())}

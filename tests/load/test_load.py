@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import socketserver
 import subprocess
 import threading
@@ -185,6 +186,16 @@ def test_who_is_not_a_gateway_is_named(tmp_path, series, words):
         load = Load(SimpleNamespace(folder=tmp_path), stranger, "--headless", "--users", 2, "--spawn-rate", 2,
                     "--run-time", "2s", "--rate", 0).finish()
     assert set(load.failures()) == {(series, "not_a_gateway")}, load.output()
+    assert load.code == 1
+
+
+def test_a_run_without_an_answer_has_failed(tmp_path):
+    """Shorter than any time limit: no connection has failed yet, and none has come about."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        gateway = SimpleNamespace(url=lambda client_id: f"ws://127.0.0.1:{silent.getsockname()[1]}/{client_id}")
+        load = Load(SimpleNamespace(folder=tmp_path), gateway, "--headless", "--users", 2, "--spawn-rate", 2,
+                    "--run-time", "2s").finish()
+    assert load.failures() == {("connect", "no_answer"): 1}, load.output()
     assert load.code == 1
 
 
