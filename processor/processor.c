@@ -181,14 +181,20 @@ static void on_stored(struct processor *processor, const struct store_result *re
               LOG_U64("ms", (now_ns(processor) - processor->submitted_ns) / 1000000));
 }
 
+/* The same again in two batches. */
+static void halve(struct processor *processor)
+{
+    const uint64_t middle = processor->rows[processor->row_count / 2];
+    push_range(processor, middle, processor->current.to);
+    push_range(processor, processor->current.from, middle);
+}
+
 /* The row that is at fault, or two halves to find it. */
 static void on_refused(struct processor *processor, const struct store_result *result)
 {
     processor->tally.batches_refused++;
     if (processor->row_count > 1) {
-        const uint64_t middle = processor->rows[processor->row_count / 2];
-        push_range(processor, middle, processor->current.to);
-        push_range(processor, processor->current.from, middle);
+        halve(processor);
         return;
     }
     struct delivery *const delivery = delivery_at(processor, processor->rows[0]);
@@ -221,6 +227,13 @@ static void on_result(void *context, const struct store_result *result)
             drop_current(processor);
         } else {
             on_refused(processor, result);
+        }
+        break;
+    case STORE_TIMEOUT: /* so that a database which is slow, but does something, gets it done */
+        if (is_stale) {
+            drop_current(processor);
+        } else {
+            halve(processor);
         }
         break;
     }

@@ -17,7 +17,7 @@ static const struct row rows[] = {
     {"2200H", SQLSTATE_OTHER},      /* the identity's sequence is used up */
     {"42501", SQLSTATE_OTHER},      /* no privilege */
     {"55P03", SQLSTATE_CONTENTION}, /* lock not available */
-    {"57014", SQLSTATE_CONTENTION}, /* statement_timeout, or an administrator's cancel */
+    {"57014", SQLSTATE_TIMEOUT},    /* statement_timeout, or an administrator's cancel */
     {"P0001", SQLSTATE_CONSTRAINT}, /* RAISE in a trigger */
     {"3F000", SQLSTATE_SCHEMA},     /* no such schema */
     {"0A000", SQLSTATE_SCHEMA},     /* a prepared statement's columns have changed */

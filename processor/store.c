@@ -391,10 +391,15 @@ static void decide(struct store *store, enum store_outcome outcome)
     store->handler.on_result(store->context, &result);
 }
 
-static void pause_batch(struct store *store)
+static void log_busy(struct store *store)
 {
     log_event(store->log, LOG_WARN, "database_busy", LOG_TEXT("cause", store->postgres.cause),
               LOG_TEXT("remedy", "the batch is tried again by itself; if this goes on, see who holds the lock"));
+}
+
+static void pause_batch(struct store *store)
+{
+    log_busy(store);
     move(store, STATE_PAUSED);
     store->due_ms = store->now_ms + backoff_ms(store);
 }
@@ -422,6 +427,14 @@ static void insert_done(struct store *store)
     case SQLSTATE_CONSTRAINT:
         decide(store, STORE_BAD_ROW);
         break;
+    case SQLSTATE_TIMEOUT:
+        if (store->row_count > 1) {
+            log_busy(store);
+            decide(store, STORE_TIMEOUT);
+            break;
+        }
+        pause_batch(store);
+        break;
     case SQLSTATE_CONTENTION:
         pause_batch(store);
         break;
@@ -440,7 +453,7 @@ static void lookup_done(struct store *store)
             store->rejected[store->rejected_count++] = (uint32_t)(postgres->numbers[i] - 1); /* ordinals start at 1 */
         }
         decide(store, STORE_STORED);
-    } else if (postgres->kind == SQLSTATE_CONTENTION) {
+    } else if (postgres->kind == SQLSTATE_CONTENTION || postgres->kind == SQLSTATE_TIMEOUT) {
         pause_batch(store);
     } else {
         lose(store); /* the rows are stored: whatever is wrong, it is not they */

@@ -37,7 +37,8 @@ struct store_row {
 enum store_outcome {
     STORE_STORED,   /* committed: each row is there, now or from before */
     STORE_BAD_DATA, /* nothing is stored: the database cannot hold a value of at least one of the rows */
-    STORE_BAD_ROW   /* nothing is stored: a rule of the database refuses at least one of the rows */
+    STORE_BAD_ROW,  /* nothing is stored: a rule of the database refuses at least one of the rows */
+    STORE_TIMEOUT   /* nothing is stored: of several rows, they were not done in time; logged */
 };
 
 struct store_result {

@@ -100,6 +100,27 @@ def test_a_locked_table_is_waited_for(pipeline):
     finish(load, pipeline)
 
 
+def test_a_batch_that_is_too_slow_is_stored_in_parts(pipeline):
+    """Here the trigger says at once what the statement's time limit says after 20 s."""
+    pipeline.server.query("""
+        CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF (SELECT count(*) FROM fresh) > 7 THEN
+                RAISE EXCEPTION 'canceling statement due to statement timeout' USING ERRCODE = '57014';
+            END IF;
+            RETURN NULL;
+        END $$;
+        CREATE TRIGGER slow AFTER INSERT ON messages REFERENCING NEW TABLE AS fresh
+            FOR EACH STATEMENT EXECUTE FUNCTION slow()""", database=pipeline.name)
+    gateway = pipeline.gateway()
+    pipeline.wait_connected_to_broker(gateway)
+    load = Load(gateway)
+    load.wait_sent(100)
+    processor = pipeline.processor()
+    load.wait_stored(100, PATIENCE_S)
+    finish(load, pipeline)
+    assert processor.log(event="database_busy") and not processor.log(event="dead_letter")
+
+
 def test_no_tables_is_named_with_its_remedy(pipeline):
     """And once they are there everything that waited is stored, without a restart."""
     empty = pipeline.name + "_empty"

@@ -30,7 +30,7 @@ static void each_error_has_its_kind(void **state)
         {"P0002", SQLSTATE_OTHER},      {"40001", SQLSTATE_CONTENTION}, /* serialization_failure */
         {"40P01", SQLSTATE_CONTENTION},                                 /* deadlock_detected */
         {"55P03", SQLSTATE_CONTENTION},                                 /* lock_not_available */
-        {"57014", SQLSTATE_CONTENTION},                                 /* query_canceled */
+        {"57014", SQLSTATE_TIMEOUT},                                    /* query_canceled */
         {"42P01", SQLSTATE_SCHEMA},                                     /* undefined_table */
         {"42703", SQLSTATE_SCHEMA},                                     /* undefined_column */
         {"42P10", SQLSTATE_SCHEMA},                                     /* no unique constraint for ON CONFLICT */
