@@ -6,7 +6,8 @@
  *
  * A delivery that finds no room in the intake (its messages are unusually long, or many are dead letters in the
  * making) makes the consumer deaf: it and all that follow are left unsettled. Once everything in hand is finished and
- * the queue has taken the acks, the connection is closed and made again, and they are delivered again, in order. */
+ * the queue has taken the acks, the connection is closed and made again, and they are delivered again, in order. (A
+ * dead letter that a broker in an alarm does not take keeps a deaf consumer waiting for the alarm's end.) */
 #include "consumer.h"
 
 #include "arena.h"
@@ -58,7 +59,7 @@ static void on_own_reply(struct consumer *consumer, const struct amqp_reply *rep
             log_event(consumer->log, LOG_INFO, "consuming", LOG_SPAN("queue", consumer->steps[0].queue.name));
         }
         if (consumer->state == CONSUMER_ON && !consumer->wanted) {
-            move(consumer, CONSUMER_DEAF); /* asked before the program was told to stop */
+            move(consumer, CONSUMER_DEAF); /* asked before the stop, or before the database was gone */
         }
         break;
     case AMQP_REPLY_CANCELLED_BY_BROKER:
@@ -266,6 +267,9 @@ uint64_t consumer_turn(struct consumer *consumer, uint64_t floor_tag, uint64_t n
     static const struct span tag = SPAN("postern");
     uint64_t due_ms = UINT64_MAX;
     consumer->now_ms = now_ms;
+    if (consumer->ack_burst > 0 && amqp_link_out_bytes(consumer->link) > 0) {
+        consumer->ack_ms = now_ms; /* they have not left yet */
+    }
     if (settle_many(consumer, floor_tag)) {
         settle_singly(consumer);
     }

@@ -6,8 +6,8 @@
  * consumer message by message, behind later ones.)
  *
  * Acks take a while: RabbitMQ keeps those beyond 32 that its quorum queue has not taken yet back in the channel, and
- * forgets them when the connection ends, in good order or not; what they settled is delivered again. So who ends it
- * waits until consumer_acks_taken_ms.
+ * forgets them when the connection ends, in good order or not; what they settled is delivered again. So who has
+ * finished, and ends it, waits until consumer_acks_taken_ms.
  *
  * Invariant: a delivery whose tag is not 0 belongs to the open channel. Memory: from the arena. Thread: the loop's. */
 #ifndef POSTERN_PROCESSOR_CONSUMER_H
@@ -92,7 +92,7 @@ void consumer_want(struct consumer *consumer, bool wanted);
 /* Takes no more messages: for the program's end, after which consumer_part follows. */
 void consumer_finish(struct consumer *consumer);
 
-/* When the queue will have taken all acks that were given; 0: it has, or they are too few to be kept back. */
+/* When the queue will have taken the acks that were given, in all likelihood; 0: they are too few to be kept back. */
 uint64_t consumer_acks_taken_ms(const struct consumer *consumer);
 
 /* Closes the connection, so that all that is unsettled goes back to the queue; on_lost follows. It connects again when

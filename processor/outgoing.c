@@ -282,7 +282,8 @@ static void settle_items(struct outgoing *outgoing)
         if (!item->done) {
             return;
         }
-        if (item->is_dead_letter && !outgoing->handler.on_dead(outgoing->handler.context, &item->dead)) {
+        if (item->is_dead_letter && !item->is_abandoned &&
+            !outgoing->handler.on_dead(outgoing->handler.context, &item->dead)) {
             return;
         }
         struct outgoing_share *const share = share_of(outgoing, item->is_dead_letter);
@@ -320,7 +321,12 @@ uint64_t outgoing_pump(struct outgoing *outgoing, uint64_t now_ms)
 void outgoing_forget_tags(struct outgoing *outgoing)
 {
     for (uint64_t i = outgoing->first; i < outgoing->end; i++) {
-        item_at(outgoing, i)->dead.tag = 0;
+        struct outgoing_item *const item = item_at(outgoing, i);
+        if (item->dead.tag != 0 && !item->done && item->publish_tag == 0) {
+            item->is_abandoned = true;
+            item->done = true;
+        }
+        item->dead.tag = 0;
     }
 }
 

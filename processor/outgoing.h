@@ -44,6 +44,7 @@ struct outgoing_item {
     struct amqp_publish message;
     struct outgoing_dead dead;
     bool is_dead_letter;
+    bool is_abandoned; /* done without being published: its message will come again */
     bool done;
     size_t bytes;
     uint64_t publish_tag;
@@ -115,7 +116,8 @@ bool outgoing_dead_letter(struct outgoing *outgoing, const struct amqp_publish *
 /* Publishes what is unsent, settles what is confirmed. Returns when to call again at the latest. */
 uint64_t outgoing_pump(struct outgoing *outgoing, uint64_t now_ms);
 
-/* The consuming channel is gone: no dead letter has a delivery to settle any more. */
+/* The consuming channel is gone: no dead letter has a delivery to settle any more. Each of their messages comes again,
+ * so those that are not published yet are left to that. */
 void outgoing_forget_tags(struct outgoing *outgoing);
 
 /* The lowest tag that a dead letter has still to settle; UINT64_MAX when there is none. */

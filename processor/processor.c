@@ -12,7 +12,7 @@
  * the message again with its id and gets `stored`.
  *
  * When the database refuses a batch for its data, the batch is halved until the row is found: that one is
- * dead-lettered, the others are stored.
+ * dead-lettered, the others are stored. It is halved too when the database does not get through with it in time.
  *
  * When the database is away, messages in hand are kept for a while, so that a restart of the database costs nothing;
  * the prefetch bounds them. Then the connection that consumes is closed, which gives them back to the queue, where
@@ -483,7 +483,6 @@ static void begin_closing(struct processor *processor)
                   LOG_U64("unpublished", unpublished_count));
     }
     processor->closing = true;
-    processor->stop_due_ms = UINT64_MAX;
     store_close(processor->store);
     consumer_part(&processor->consumer, processor->now_ms);
     amqp_link_close(processor->outgoing.link, processor->now_ms);
@@ -527,17 +526,17 @@ static enum turned heed_signals(struct processor *processor, uint64_t *due_ms)
     if (!processor->stopping) {
         return TURN_ON;
     }
-    const uint64_t taken_ms = consumer_acks_taken_ms(&processor->consumer);
-    const bool is_finished = is_drained(processor) && processor->now_ms >= taken_ms;
-    if (!processor->closing && (is_finished || processor->now_ms >= processor->stop_due_ms)) {
-        begin_closing(processor);
+    if (!processor->closing) {
+        /* Once all is finished no ack is added, so that their time comes. */
+        const uint64_t taken_ms = consumer_acks_taken_ms(&processor->consumer);
+        const uint64_t close_ms = is_drained(processor) ? taken_ms : processor->stop_due_ms;
+        *due_ms = number_smaller(*due_ms, close_ms);
+        if (processor->now_ms >= close_ms) {
+            begin_closing(processor);
+        }
     }
     if (processor->closing && is_closed(processor)) {
         return TURN_DRAINED;
-    }
-    *due_ms = number_smaller(*due_ms, processor->stop_due_ms);
-    if (taken_ms > processor->now_ms) {
-        *due_ms = number_smaller(*due_ms, taken_ms);
     }
     return TURN_ON;
 }

@@ -4,7 +4,7 @@
  *
  * Invariants: a message is acknowledged only when its row is committed, or when its dead letter is confirmed; a receipt
  * is published only after that is true. Any end of the program, of a link or of the database leaves each message either
- * acknowledged or in the queue; at worst it is delivered again, and then found stored.
+ * acknowledged or in the queue; at worst it is delivered again, and then found stored, or dead-lettered once more.
  *
  * Memory: from the arena, fixed; libpq allocates its own. Thread: the loop's. */
 #ifndef POSTERN_PROCESSOR_PROCESSOR_H

@@ -21,6 +21,9 @@ static void find(struct processor *processor, struct readiness *readiness)
     if (processor->stopping) {
         readiness_say(readiness, "stopping", true, "the processor was told to stop, and takes no more messages");
     }
+    if (processor->closing) {
+        return; /* nothing is asked of the others any more */
+    }
     if (!store_up(processor->store)) {
         struct text sentence = readiness_add(readiness, "database_away", true);
         text_string(&sentence, "the database has been away for ");

@@ -131,7 +131,7 @@ struct store {
     char logged_cause[STORE_CAUSE_BYTES]; /* what the log was last told */
     uint64_t logged_ms;
     bool was_unreachable; /* and the log knows */
-    struct repeats told;  /* losses of a connection since a batch was last decided */
+    struct repeats told;  /* losses of a connection and failed attempts, since a batch was last stored */
 };
 
 static void move(struct store *store, enum state to)
@@ -381,7 +381,9 @@ static void decide(struct store *store, enum store_outcome outcome)
     become_ready(store);
     store->has_batch = false;
     backoff_reset(&store->backoff);
-    store->told = (struct repeats){.next = 0};
+    if (outcome == STORE_STORED) {
+        store->told = (struct repeats){.next = 0};
+    }
     const struct store_result result = {.outcome = outcome,
                                         .rejected = store->rejected,
                                         .rejected_count = store->rejected_count,
@@ -391,15 +393,20 @@ static void decide(struct store *store, enum store_outcome outcome)
     store->handler.on_result(store->context, &result);
 }
 
-static void log_busy(struct store *store)
+/* The same may pass in a moment; what took too long, in smaller parts. */
+static void attempt_failed(struct store *store)
 {
-    log_event(store->log, LOG_WARN, "database_busy", LOG_TEXT("cause", store->postgres.cause),
-              LOG_TEXT("remedy", "the batch is tried again by itself; if this goes on, see who holds the lock"));
-}
-
-static void pause_batch(struct store *store)
-{
-    log_busy(store);
+    const uint32_t times = repeats_due(&store->told, "busy", 0, span_text(store->postgres.cause));
+    if (times > 0) {
+        log_event(store->log, LOG_WARN, "database_busy", LOG_TEXT("cause", store->postgres.cause),
+                  LOG_TEXT("remedy", "the batch is tried again by itself; if this goes on, see who holds the lock, or "
+                                     "what makes the database slow"),
+                  LOG_U64("times", times));
+    }
+    if (store->postgres.kind == SQLSTATE_TIMEOUT && store->row_count > 1) {
+        decide(store, STORE_TIMEOUT);
+        return;
+    }
     move(store, STATE_PAUSED);
     store->due_ms = store->now_ms + backoff_ms(store);
 }
@@ -409,9 +416,9 @@ static void insert_done(struct store *store)
     const struct store_postgres *const postgres = &store->postgres;
     if (!postgres->failed) {
         CHECK(postgres->number_count == INSERT_NUMBERS);
-        store->inserted_count = (size_t)postgres->numbers[0];
-        store->inserted_rejected_count = (size_t)postgres->numbers[1];
-        const bool all_inserted = store->inserted_count == store->row_count && store->inserted_rejected_count == 0;
+        store->inserted_count += (size_t)postgres->numbers[0];
+        store->inserted_rejected_count += (size_t)postgres->numbers[1];
+        const bool all_inserted = postgres->numbers[0] == store->row_count && postgres->numbers[1] == 0;
         if (all_inserted) {
             decide(store, STORE_STORED);
         } else {
@@ -427,16 +434,9 @@ static void insert_done(struct store *store)
     case SQLSTATE_CONSTRAINT:
         decide(store, STORE_BAD_ROW);
         break;
-    case SQLSTATE_TIMEOUT:
-        if (store->row_count > 1) {
-            log_busy(store);
-            decide(store, STORE_TIMEOUT);
-            break;
-        }
-        pause_batch(store);
-        break;
     case SQLSTATE_CONTENTION:
-        pause_batch(store);
+    case SQLSTATE_TIMEOUT:
+        attempt_failed(store);
         break;
     case SQLSTATE_SCHEMA:
     case SQLSTATE_OTHER:
@@ -454,7 +454,7 @@ static void lookup_done(struct store *store)
         }
         decide(store, STORE_STORED);
     } else if (postgres->kind == SQLSTATE_CONTENTION || postgres->kind == SQLSTATE_TIMEOUT) {
-        pause_batch(store);
+        attempt_failed(store);
     } else {
         lose(store); /* the rows are stored: whatever is wrong, it is not they */
     }
@@ -636,6 +636,8 @@ void store_submit(struct store *store, uint64_t now_ms)
         column_end(&store->columns[i]);
     }
     store->has_batch = true;
+    store->inserted_count = 0;
+    store->inserted_rejected_count = 0;
     if (store->state == STATE_READY) {
         send_batch(store);
     }

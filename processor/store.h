@@ -38,7 +38,7 @@ enum store_outcome {
     STORE_STORED,   /* committed: each row is there, now or from before */
     STORE_BAD_DATA, /* nothing is stored: the database cannot hold a value of at least one of the rows */
     STORE_BAD_ROW,  /* nothing is stored: a rule of the database refuses at least one of the rows */
-    STORE_TIMEOUT   /* nothing is stored: of several rows, they were not done in time; logged */
+    STORE_TIMEOUT   /* undecided: the database did not get through with so many rows in time; logged */
 };
 
 struct store_result {
@@ -46,7 +46,7 @@ struct store_result {
     const uint32_t
         *rejected; /* STORE_STORED: the rows whose status is `rejected`, by their place in the batch, rising */
     size_t rejected_count;
-    size_t inserted_count;          /* STORE_STORED: the rows that were not there before */
+    size_t inserted_count;          /* STORE_STORED: the rows that were not there before the first attempt */
     size_t inserted_rejected_count; /* of these, `rejected` */
     const char *message;            /* STORE_BAD_*: what the database says and its SQLSTATE, one line */
 };

@@ -195,6 +195,32 @@ static void a_delivery_that_cannot_be_settled_now_is_settled_later(void **state)
     assert_int_equal(test.base.broker.publish_count, 2);
 }
 
+/* Their messages come again, with new dead letters: in an alarm each loss of the consuming channel would add one. */
+static void unsent_dead_letters_are_left_out_when_their_channel_is_lost(void **state)
+{
+    (void)state;
+    assert_true(letter(41));
+    case_settle(&test.base);
+    assert_int_equal(test.base.broker.publish_count, 1);
+    fake_broker_blocked(&test.base.broker, true);
+    case_settle(&test.base);
+    assert_true(letter(42));
+    outgoing_receipts(&test.outgoing, span_text("gateway.gw-1"), span_text("{}"), 1);
+    outgoing_forget_tags(&test.outgoing);
+    case_settle(&test.base);
+    assert_true(letter(1)); /* on the next channel */
+    test.base.broker.acks = true;
+    fake_broker_ack(&test.base.broker, publish_at(0)->tag, false);
+    fake_broker_blocked(&test.base.broker, false);
+    case_settle(&test.base);
+    assert_int_equal(test.base.broker.publish_count, 3);
+    assert_int_equal(test.dead_count, 2);
+    assert_int_equal(test.dead_tag, 1);
+    assert_true(outgoing_empty(&test.outgoing));
+    assert_int_equal(test.outgoing.dead_letters.item_count, 0);
+    assert_int_equal(test.outgoing.dead_letters.bytes, 0);
+}
+
 static void receipts_give_way_to_dead_letters(void **state)
 {
     (void)state;
@@ -225,6 +251,7 @@ int main(void)
         TEST(a_dead_letter_survives_nacks_and_lost_links),
         TEST(a_returned_dead_letter_is_not_safe),
         TEST(a_delivery_that_cannot_be_settled_now_is_settled_later),
+        TEST(unsent_dead_letters_are_left_out_when_their_channel_is_lost),
         TEST(receipts_give_way_to_dead_letters),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
