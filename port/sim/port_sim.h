@@ -86,11 +86,11 @@ struct sim_handler {
     void (*on_turn)(void *context);
     /* The program's log; alive for the call. */
     void (*on_log)(void *context, const uint8_t *lines, size_t bytes);
-    /* A note for the trace; `what` is static. */
+    /* A note for the trace; `what` lives for the call. */
     void (*on_note)(void *context, const char *what, uint64_t a, uint64_t b);
     /* The program is to end here; does not return. */
     void (*on_crash)(void *context);
-    /* The program broke the port's contract; does not return. `what` is static. */
+    /* The program broke the port's contract; does not return. */
     void (*on_misuse)(void *context, const char *what);
 };
 

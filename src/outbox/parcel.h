@@ -30,8 +30,8 @@ struct parcel {
 };
 
 /* Packs a message: `parcel` says all but the body, which is written by envelope_write_body. Returns the bytes used.
- * CHECKs that the parts keep to their limits and that capacity_bytes is enough; the content's bytes and
- * OUTBOX_OVERHEAD_BYTES_MAX, less those of a record, always are. */
+ * The parts keep to their limits. CHECKs that none is empty and that capacity_bytes is enough; the content's bytes
+ * and OUTBOX_OVERHEAD_BYTES_MAX, less those of a record, always are. */
 size_t parcel_pack(uint8_t *bytes, size_t capacity_bytes, const struct parcel *parcel,
                    const struct envelope_body *body);
 
