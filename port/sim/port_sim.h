@@ -6,12 +6,16 @@
  * that can differ between two runs (delays, how many bytes a call moves, which faults strike) is drawn from the seed,
  * in an order that depends on nothing but the calls made; so the same seed gives the same run on every machine.
  *
- * Each call of the program is a point where it can be killed: sim_crash_after counts calls down, and on_crash then
- * leaves by longjmp. sim_end_machine puts the machine into the state that a kill or a power cut leaves: connections are
- * gone, and of what was written and not synced each sector is there, is not, or is torn, on its own.
+ * A call of the program is a point where it can be killed: sim_crash_after counts calls down, and on_crash then leaves
+ * by longjmp. Not counted are wake and the calls that have no effect here: print, seal, heap, read_file, error_text,
+ * names and addresses. sim_end_machine puts the machine into the state that a kill or a power cut leaves: connections
+ * are gone, and of what was written and not synced each sector is there, is not, or is torn, on its own.
  *
  * Invariants: events run only while the program waits, or while the owner lets time pass; nothing depends on addresses,
- * word size or byte order. Memory: one block of the owner's. Thread: one. */
+ * word size or byte order. Memory: one block of the owner's, with tables of fixed size. Where the program can be told
+ * that there is no more it is told (links; sim_connect gives none either); more events, files, pages, bytes of a file
+ * or of a path than there is room for end the process by CHECK, because a run that went on without would prove nothing.
+ * Thread: one. */
 #ifndef POSTERN_PORT_SIM_H
 #define POSTERN_PORT_SIM_H
 
@@ -74,13 +78,15 @@ struct sim_handler {
     /* The program connects to an address; SIM_TAKE makes `link` the owner's too. */
     enum sim_welcome (*on_connect)(void *context, uint32_t link, const struct port_address *address);
     void (*on_news)(void *context, uint32_t link, enum sim_news news);
-    /* The program sent, received, or closed: the truth at its own door. `data` is NULL for a close. */
+    /* The program sent: the truth at its own door, before anything arrives. At least one byte, alive for the call. */
     void (*on_near_sent)(void *context, uint32_t link, const uint8_t *data, size_t bytes);
+    /* The program closed its end, or ended with it open. What it receives nobody is told; see sim_knowledge. */
     void (*on_near_closed)(void *context, uint32_t link);
     /* A turn is over: all that it had to say was said. */
     void (*on_turn)(void *context);
+    /* The program's log; alive for the call. */
     void (*on_log)(void *context, const uint8_t *lines, size_t bytes);
-    /* A note for the trace. */
+    /* A note for the trace; `what` lives for the call. */
     void (*on_note)(void *context, const char *what, uint64_t a, uint64_t b);
     /* The program is to end here; does not return. */
     void (*on_crash)(void *context);

@@ -5,8 +5,9 @@
 
 struct gateway;
 
-/* Logs `memory_used`: of the libraries' block, buffers, chunks, sessions and outbox what is used now, the most there
- * ever was (peak) and how often there was too little (refused). */
+/* Logs `memory_used`: of the libraries' block, buffers, chunks, sessions, outbox and the spool's stage what is used now
+ * and the most there ever was (peak); how often there was too little (refused), but for sessions and stage; and what
+ * stands on the disk. */
 void usage_log(struct gateway *gateway);
 
 #endif

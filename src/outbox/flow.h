@@ -34,10 +34,15 @@ enum {
     FLOW_DROPS_MAX = 256 /* in a turn, so that the log can tell of each */
 };
 
+/* The parcels (parcel.h) are the flow's, and live for the call: copy what is to stay. The handler stays alive as long
+ * as the flow. */
 struct flow_handler {
+    /* A message that an earlier start left on the disk, or a few that it had released; in any order, from flow_open. */
     void (*on_found)(void *context, struct span parcel);
+    /* A message that is not confirmed is on the disk for good. */
     void (*on_accepted)(void *context, struct span parcel);
-    /* may_be_sent: the broker may have it, though no confirm said so. */
+    /* The oldest message leaves because the spool is full. may_be_sent: the broker may have it, though no confirm said
+     * so. */
     void (*on_dropped)(void *context, struct span parcel, bool may_be_sent);
 };
 

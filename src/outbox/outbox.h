@@ -48,6 +48,7 @@ struct outbox_origin {
     uint32_t seq; /* of the message within its connection */
 };
 
+/* The spans are the caller's; outbox_take copies what they name. */
 struct outbox_message {
     struct span client_id;
     struct span id; /* the client's own; may be empty */
@@ -70,6 +71,7 @@ enum outbox_taken {
     OUTBOX_FULL /* nothing was taken; on_room follows when there is room again */
 };
 
+/* The spans are the outbox's, and live for the call of on_receipt: copy what is to stay. */
 struct outbox_receipt {
     struct span client_id;
     struct span id;   /* empty if the client gave none */

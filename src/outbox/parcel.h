@@ -2,7 +2,8 @@
 /* A message packed with all that is needed to send it: the same bytes stand in the window and in the spool
  * (doc/spool-format.md, "A message's payload"), so that going from one to the other is a copy.
  *
- * Pure. Memory: the caller's. Thread: any one. */
+ * Invariant: what parcel_pack wrote parcel_open reads back, part by part, and the parts fill the bytes exactly; nothing
+ * in them points anywhere, so they may be moved. Pure. Memory: the caller's. Thread: any one. */
 #ifndef POSTERN_OUTBOX_PARCEL_H
 #define POSTERN_OUTBOX_PARCEL_H
 
@@ -28,8 +29,9 @@ struct parcel {
     bool is_id_made; /* by the gateway, because the client gave none */
 };
 
-/* Packs a message: `parcel` says all but the body, which is written by envelope_write_body. Returns the bytes used;
- * capacity_bytes is enough for the content and OUTBOX_OVERHEAD_BYTES_MAX. */
+/* Packs a message: `parcel` says all but the body, which is written by envelope_write_body. Returns the bytes used.
+ * The parts keep to their limits. CHECKs that none is empty and that capacity_bytes is enough; the content's bytes
+ * and OUTBOX_OVERHEAD_BYTES_MAX, less those of a record, always are. */
 size_t parcel_pack(uint8_t *bytes, size_t capacity_bytes, const struct parcel *parcel,
                    const struct envelope_body *body);
 

@@ -2,7 +2,9 @@
 /* The spool's format, in bytes: segment headers, records, and the search for records in a segment that may be damaged
  * in any way. doc/spool-format.md is its prose; the conditions named here are numbered there.
  *
- * Pure: it knows no file. Memory: the caller's. Thread: any one. */
+ * Invariants: a walk goes forward only, and within the segment; it gives messages by rising sequences and marks by
+ * rising R, each whole and with right checksums, whatever the bytes are. Pure: it knows no file. Memory: the caller's.
+ * Thread: any one. */
 #ifndef POSTERN_OUTBOX_SPOOL_FORMAT_H
 #define POSTERN_OUTBOX_SPOOL_FORMAT_H
 

@@ -9,7 +9,9 @@
  * nothing is published, and these times do not run, because it reads nothing that it could decide on.
  *
  * Invariant: messages are published in the order of their sequences; one that was not confirmed is published again
- * before any later one that was not. Memory: the link's, from the arena. Thread: the loop's. */
+ * before any later one that was not. Errors: nothing here fails. What goes wrong with the link or the broker is logged
+ * and tried again, for ever, by the link (amqp_link.h) and the rules above; no message leaves the window by it. Memory:
+ * the link's, from the arena. Thread: the loop's. */
 #ifndef POSTERN_OUTBOX_UPLINK_H
 #define POSTERN_OUTBOX_UPLINK_H
 

@@ -131,7 +131,12 @@ def test_our_own_code_cannot_allocate():
     """malloc and its like do not compile behind poison.h, and the build puts that before each file of the programs, but
     for those that are the malloc."""
     poison = ROOT / "src/base/poison.h"
-    for call in ("malloc(1)", "calloc(1, 1)", "realloc(p, 1)", "free(p)", "strdup(p)", "strndup(p, 1)"):
+    for call in ("malloc(1)", "calloc(1, 1)", "realloc(p, 1)", "reallocarray(p, 1, 1)", "free(p)", "cfree(p)", "strdup(p)",
+                 "strndup(p, 1)", "strdupa(p)", "strndupa(p, 1)", "wcsdup(p)", "aligned_alloc(8, 8)",
+                 "posix_memalign(p, 8, 8)", "memalign(8, 8)", "valloc(1)", "pvalloc(1)", "asprintf(p, p)",
+                 "vasprintf(p, p, p)", "getline(p, p, p)", "getdelim(p, p, 0, p)", "open_memstream(p, p)",
+                 "open_wmemstream(p, p)", "fmemopen(p, 1, p)", "tempnam(p, p)",
+                 "canonicalize_file_name(p)"):
         done = subprocess.run(["gcc", "-std=c11", "-D_GNU_SOURCE", "-fsyntax-only", "-include", poison, "-x", "c", "-"],
                               input=f"void f(void *p);\nvoid f(void *p) {{ (void)p; {call}; }}\n", text=True,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)

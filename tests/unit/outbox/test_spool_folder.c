@@ -4,6 +4,13 @@
 #define _POSIX_C_SOURCE 200809L
 #include "spool_case.h"
 
+/* Nothing was said of anything that is missing or damaged. */
+static void assert_silent(struct spool_rig *rig)
+{
+    assert_int_equal(spool_rig_log_count(rig, "level=warn") + spool_rig_log_count(rig, "level=error"), 0);
+    assert_int_equal(spool_counters(rig->spool)->lost_count, 0);
+}
+
 static void missing_segment_of_the_middle(void **state)
 {
     struct spool_rig *rig = *state;
@@ -56,9 +63,41 @@ static void missing_segment_at_the_end(void **state)
     assert_true(spool_rig_start(rig));
     assert_int_equal(spool_rig_log_count(rig, "event=spool_segment_missing"), 1);
     assert_int_equal(read_all(rig, &missing), 70 - held);
+    assert_int_equal(spool_rig_log_count(rig, "spool_lost"), 0);
     assert_well(rig);
 }
 
+/* The newest, and all files with higher numbers: what is left looks like the folder of a smaller spool, so nobody can
+ * know, and nothing is said. */
+static void missing_segments_from_the_newest_on(void **state)
+{
+    struct spool_rig *rig = *state;
+    uint64_t missing;
+    char path[160];
+    char opened[64];
+    uint8_t bytes[SEGMENT_BYTES];
+    struct record records[RECORDS_MAX];
+    fill(rig, 70);
+    uint32_t newest = 0;
+    while (spool_rig_load(rig, newest + 1, bytes, sizeof bytes) > 0 && !spool_is_zero(bytes, HEADER)) {
+        newest++;
+    }
+    (void)spool_rig_load(rig, newest, bytes, sizeof bytes);
+    size_t held = find_records(bytes, records);
+    for (uint32_t index = newest; index < SEGMENTS; index++) {
+        spool_rig_path(rig, index, path);
+        assert_int_equal(remove(path), 0);
+    }
+    spool_rig_forget_log(rig);
+    assert_true(spool_rig_start(rig));
+    (void)snprintf(opened, sizeof opened, "messages=%zu next=%zu released=0", 70 - held, 71 - held);
+    assert_int_equal(spool_rig_log_count(rig, opened), 1);
+    assert_int_equal(read_all(rig, &missing), 70 - held);
+    assert_silent(rig);
+    assert_well(rig);
+}
+
+/* As an empty folder: nothing tells that there ever was a message. */
 static void all_segments_missing(void **state)
 {
     struct spool_rig *rig = *state;
@@ -69,8 +108,11 @@ static void all_segments_missing(void **state)
         spool_rig_path(rig, index, path);
         assert_int_equal(remove(path), 0);
     }
+    spool_rig_forget_log(rig);
     assert_true(spool_rig_start(rig));
+    assert_int_equal(spool_rig_log_count(rig, "messages=0 next=1 released=0"), 1);
     assert_int_equal(read_all(rig, &missing), 0);
+    assert_silent(rig);
     assert_well(rig);
 }
 
@@ -87,6 +129,34 @@ static void a_copied_segment(void **state)
     assert_true(spool_rig_start(rig));
     assert_int_equal(read_all(rig, &missing), 60);
     assert_int_equal(spool_rig_log_count(rig, "spool_lost"), 0);
+    assert_well(rig);
+}
+
+/* Of two files with the same header the one with the higher number counts, and alone: a message that is damaged in it
+ * is lost, though the other has it. */
+static void a_copied_segment_that_is_damaged(void **state)
+{
+    struct spool_rig *rig = *state;
+    uint64_t missing;
+    uint8_t whole[SEGMENT_BYTES];
+    uint8_t damaged[SEGMENT_BYTES];
+    struct record records[RECORDS_MAX];
+    fill(rig, 60);
+    (void)spool_rig_load(rig, 1, whole, sizeof whole);
+    assert_true(find_records(whole, records) > 3);
+    memcpy(damaged, whole, sizeof damaged);
+    damaged[records[2].offset + SPOOL_RECORD_HEADER_BYTES] ^= 1;
+    spool_rig_save(rig, 1, damaged, sizeof damaged);
+    spool_rig_save(rig, SEGMENTS - 1, whole, sizeof whole);
+    assert_true(spool_rig_start(rig));
+    assert_int_equal(read_all(rig, &missing), 60);
+    assert_silent(rig);
+    spool_rig_kill(rig);
+    spool_rig_save(rig, 1, whole, sizeof whole);
+    spool_rig_save(rig, SEGMENTS - 1, damaged, sizeof damaged);
+    assert_true(spool_rig_start(rig));
+    assert_int_equal(read_all(rig, &missing), 59);
+    assert_lost(rig, records[2].sequence, records[2].sequence);
     assert_well(rig);
 }
 
@@ -501,8 +571,10 @@ int main(void)
         with_rig(missing_segment_of_the_middle),
         with_rig(missing_segment_at_the_front),
         with_rig(missing_segment_at_the_end),
+        with_rig(missing_segments_from_the_newest_on),
         with_rig(all_segments_missing),
         with_rig(a_copied_segment),
+        with_rig(a_copied_segment_that_is_damaged),
         with_rig(short_segments),
         with_rig(unreadable_parts_at_start),
         with_rig(unreadable_for_a_while),
