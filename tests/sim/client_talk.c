@@ -194,14 +194,12 @@ static uint32_t judge_own(struct world *world, struct conn *conn, uint32_t seq, 
     return own->index;
 }
 
-/* By id: of an earlier connection's message. Where it was sent several times, receipts of several may come; and where
- * an earlier start of the gateway had sent it, the processor's word on that may come before the present one finds the
- * message on its disk and sends it again. */
+/* By id: of an earlier connection's message. Where it was sent several times, receipts of several may come. */
 static uint32_t judge_earlier(struct world *world, struct conn *conn, struct span id, enum ledger_status status)
 {
     uint32_t index = ledger_find(world, conn->client, id);
     const struct ledger_message *message = &world->ledger.messages[index == LEDGER_NONE ? 0 : index];
-    if (index != LEDGER_NONE && message->submission_count == 1 && message->submitted_life == world->life) {
+    if (index != LEDGER_NONE && message->submission_count == 1) {
         uint8_t before = conn->told_by_id[message->number];
         if (status < LEDGER_STORED && before > (uint8_t)status) {
             world_fail(world, "c%u is told of its earlier message %.*s that it is %s, after it was told %s",

@@ -111,7 +111,6 @@ void ledger_submit(struct world *world, uint32_t index)
 {
     struct ledger_message *message = at(world, index);
     message->submission_count++;
-    message->submitted_life = world->life;
 }
 
 uint32_t ledger_find(const struct world *world, uint32_t client, struct span id)

@@ -44,7 +44,6 @@ struct ledger_message {
     bool is_refused;            /* by the broker, when it came last */
     enum ledger_status verdict; /* the processor's */
     uint16_t submission_count;
-    uint32_t submitted_life; /* of the gateway, the last time */
     uint16_t enqueued_count;
     uint16_t gone_count;       /* confirms that the gateway has read, and drops */
     uint32_t queued_life;      /* of the gateway, in which `queued` was told; 0: it was not, or that is not certain */
