@@ -146,6 +146,8 @@ size_t sim_receive(struct sim *sim, uint32_t index, void *buffer, size_t bytes);
 /* What the program had read of the far end's bytes when it made the next byte that sim_receive gives: at least up to
  * where it was when its last whole send before was through, and at most up to where it was when it sent the byte. */
 void sim_knowledge(const struct sim *sim, uint32_t index, uint64_t *at_least, uint64_t *at_most);
+/* How many of the far end's bytes the program has read. */
+uint64_t sim_near_read_bytes(const struct sim *sim, uint32_t index);
 /* The program has bytes to send that did not fit, as far as can be seen from outside. */
 bool sim_near_is_stuffed(const struct sim *sim, uint32_t index);
 /* Ends our side in good order; all of it; or lets nothing through any more, with nobody told. After SIM_ENDED or

@@ -314,6 +314,11 @@ void sim_knowledge(const struct sim *sim, uint32_t index, uint64_t *at_least, ui
     *at_most = stream->piece_count > 0 ? stream->pieces[stream->piece_first].read_bytes : 0;
 }
 
+uint64_t sim_near_read_bytes(const struct sim *sim, uint32_t index)
+{
+    return sim->links[index].down.taken;
+}
+
 bool sim_near_is_stuffed(const struct sim *sim, uint32_t index)
 {
     return sim->links[index].up.was_short;

@@ -10,11 +10,23 @@
 #include "log.h"
 #include "number.h"
 #include "parcel.h"
+#include "port.h"
 #include "repeats.h"
+#include "siphash.h"
 #include "spool_format.h"
 #include "text.h"
 #include "uplink.h"
 #include "window.h"
+
+/* What the processor said of messages that an earlier start sent, while they may still be on the disk: what is told of
+ * them when they are confirmed once more would be out of date. The latest count, and more than the earlier start had
+ * sent and not marked there cannot be. */
+struct settled {
+    struct siphash_key key;
+    uint64_t *hashes; /* of client and id; 0: none */
+    size_t hash_max;
+    uint64_t count; /* ever */
+};
 
 struct outbox {
     struct port *port;
@@ -27,11 +39,18 @@ struct outbox {
     struct flow flow;
     struct uplink uplink;
     struct repeats told;
+    struct settled settled;
     uint64_t first_number; /* of this start's messages; below it are those of earlier ones */
     bool is_room_wanted;   /* someone was refused */
 };
 
 enum { PARCEL_OVERHEAD_BYTES_MAX = OUTBOX_OVERHEAD_BYTES_MAX - SPOOL_RECORD_HEADER_BYTES - SPOOL_RECORD_ALIGN_BYTES };
+
+/* The start before had at most a publish window of them at the broker, and a few were confirmed and not marked. */
+static size_t sent_unmarked_max(const struct outbox_options *options)
+{
+    return options->window_count_max + SPOOL_MARK_MESSAGES;
+}
 
 static void tell(struct outbox *outbox, struct span bytes, enum receipt_status status, const char *code,
                  const char *reason)
@@ -49,12 +68,45 @@ static void tell(struct outbox *outbox, struct span bytes, enum receipt_status s
     outbox->handler->on_receipt(outbox->context, &receipt);
 }
 
+/* A message that was on the disk when this start began. */
+static bool is_of_earlier_start(const struct outbox *outbox, const struct window_entry *entry)
+{
+    return entry->spool_sequence != 0 && entry->spool_sequence < spool_own_sequence(outbox->flow.spool);
+}
+
+static uint64_t settled_hash(const struct outbox *outbox, struct span client_id, struct span id)
+{
+    struct siphash_key key = outbox->settled.key;
+    key.words[0] ^= siphash(&key, client_id);
+    return siphash(&key, id);
+}
+
+static bool is_settled(const struct outbox *outbox, struct span bytes)
+{
+    const struct settled *settled = &outbox->settled;
+    struct parcel parcel;
+    CHECK(parcel_open(bytes, &parcel));
+    struct span id = parcel_given_id(&parcel);
+    if (settled->count == 0 || id.bytes == 0) {
+        return false;
+    }
+    uint64_t hash = settled_hash(outbox, parcel.client_id, id);
+    for (size_t i = 0; i < settled->hash_max; i++) {
+        if (settled->hashes[i] == hash) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void on_confirmed(void *context, struct window *window, const struct window_entry *entry)
 {
     struct outbox *outbox = context;
     outbox->counters.confirmed_count++;
     flow_confirmed(&outbox->flow, outbox->uplink.now_ms);
-    tell(outbox, window_record(window, entry), RECEIPT_QUEUED, "", "");
+    if (!is_of_earlier_start(outbox, entry) || !is_settled(outbox, window_record(window, entry))) {
+        tell(outbox, window_record(window, entry), RECEIPT_QUEUED, "", "");
+    }
 }
 
 static void on_found(void *context, struct span bytes)
@@ -98,6 +150,8 @@ struct outbox *outbox_init(struct arena *arena, struct port *port, struct log *l
     struct flow *flow = outbox == NULL ? &unused_flow : &outbox->flow;
     struct uplink *uplink = outbox == NULL ? &unused_uplink : &outbox->uplink;
     size_t parcel_bytes_max = options->content_bytes_max + PARCEL_OVERHEAD_BYTES_MAX;
+    size_t settled_max = options->spool == NULL ? 0 : sent_unmarked_max(options);
+    uint64_t *hashes = arena_take(arena, "outbox: settled before", settled_max, sizeof *hashes);
     window_init(window, arena, options->message_count_max, options->bytes_max, parcel_bytes_max,
                 options->window_count_max);
     flow_init(flow, arena, port, log, options->spool, parcel_bytes_max, window, &FLOW_HANDLER, outbox);
@@ -112,6 +166,9 @@ struct outbox *outbox_init(struct arena *arena, struct port *port, struct log *l
     outbox->handler = handler;
     outbox->context = context;
     outbox->first_number = 1;
+    outbox->settled.hashes = hashes;
+    outbox->settled.hash_max = settled_max;
+    port->random(port->context, &outbox->settled.key, sizeof outbox->settled.key);
     return outbox;
 }
 
@@ -269,20 +326,19 @@ enum outbox_ref outbox_settle(struct outbox *outbox, struct span client_id, stru
     return OUTBOX_REF_OURS;
 }
 
-/* The start before had at most a publish window of them at the broker, and a few were confirmed and not marked. */
 void outbox_settle_earlier(struct outbox *outbox, struct span client_id, struct span id)
 {
     struct window *window = &outbox->window;
-    uint64_t end = window->front_sequence + outbox->options.window_count_max + SPOOL_MARK_MESSAGES;
+    struct settled *settled = &outbox->settled;
+    uint64_t end = window->front_sequence + sent_unmarked_max(&outbox->options);
     if (outbox->flow.spool == NULL || id.bytes == 0) {
         return;
     }
     for (uint64_t sequence = window->front_sequence; sequence < end; sequence++) {
         struct window_entry *entry = window_find(window, sequence);
         struct parcel parcel;
-        if (entry == NULL || entry->spool_sequence == 0 ||
-            entry->spool_sequence >= spool_own_sequence(outbox->flow.spool)) {
-            return; /* those behind are this start's own */
+        if (entry == NULL || !is_of_earlier_start(outbox, entry)) {
+            break; /* those behind are this start's own */
         }
         CHECK(parcel_open(window_record(window, entry), &parcel));
         if (!entry->is_confirmed && span_equal(parcel.client_id, client_id) &&
@@ -291,6 +347,9 @@ void outbox_settle_earlier(struct outbox *outbox, struct span client_id, struct 
             window_settle(window, sequence, on_confirmed, outbox);
             return;
         }
+    }
+    if (spool_read_sequence(outbox->flow.spool) < spool_own_sequence(outbox->flow.spool)) {
+        settled->hashes[settled->count++ % settled->hash_max] = settled_hash(outbox, client_id, id);
     }
 }
 

@@ -44,8 +44,14 @@ SMALL = {
 }
 QUEUE_CRASHES = "RabbitMQ's queue crashed"
 SPOOL_DAMAGES = ("spool_lost", "spool_damaged", "spool_header_damaged", "spool_unreadable")
+DAMAGES_EVERY_S = 5.0  # often enough that no line is rotated away unseen
 KILLS = ("postern-gateway killed", "postern-processor killed", "RabbitMQ killed", "PostgreSQL killed",
          "PostgreSQL session killed")
+
+
+def damages_in(log_text):
+    """The lines of a gateway's log that say that its spool is not as it was left."""
+    return [line for line in log_text.splitlines() if any(f"event={each} " in line for each in SPOOL_DAMAGES)]
 
 
 class Witness:
@@ -94,6 +100,8 @@ class Site:
     def __init__(self, folder, seed, rate):
         self.folder = folder
         self.counts = collections.Counter()
+        self.damages = set()  # lines of the gateway's log
+        self.damages_due = 0.0
         self.ledger = Ledger(CLIENTS)
         self.ground = ground.Ground(folder)
         self.disk = ground.Disk(self.ground)
@@ -214,9 +222,12 @@ class Site:
         raise Failure("the gateway does not get rid of what it keeps")
 
     def note_damage(self):
-        """What the gateway says of its spool: no power was lost, so nothing may be missing."""
-        for event in SPOOL_DAMAGES:
-            self.counts[event] += len(self.gateway.log(event=event))
+        """What the gateway says of its spool: no power was lost, so nothing may be missing or damaged."""
+        self.damages.update(damages_in(self.gateway.log_text()))
+        self.damages_due = time.monotonic() + DAMAGES_EVERY_S
+
+    def is_clean(self):
+        return self.ledger.is_clean() and not self.damages
 
     def note_queue_crashes(self):
         """RabbitMQ 3.10 may crash a quorum queue's process right after a kill -9 (rabbit_fifo cannot read back what it
@@ -259,6 +270,8 @@ class Site:
         for server in (self.broker, self.database):
             if server not in harmed:
                 server.process.check_alive()
+        if time.monotonic() >= self.damages_due:
+            self.note_damage()
         if self.fleet.failure:
             raise Failure(f"the clients' thread failed: {self.fleet.failure!r}")
 
@@ -309,18 +322,18 @@ def run_round(site, screen, number, tempo, targets, until=None):
         if is_over and all(target.is_at_rest() for target in targets):
             break
         site.check_alive(targets)
-        if not site.ledger.is_clean():
+        if not site.is_clean():
             return
         screen.show(number, "harm")
         time.sleep(0.01)
     site.did("all is healed")
     site.fleet.is_sending = False
     deadline = time.monotonic() + QUIET_S
-    while not site.is_answered() and time.monotonic() < deadline and site.ledger.is_clean():
+    while not site.is_answered() and time.monotonic() < deadline and site.is_clean():
         site.check_alive(targets)
         screen.show(number, "healed")
         time.sleep(0.05)
-    if not site.ledger.is_clean() or not site.is_answered():
+    if not site.is_clean() or not site.is_answered():
         site.ledger.settle()
         return
     site.wind_down()
@@ -330,7 +343,7 @@ def run_round(site, screen, number, tempo, targets, until=None):
 def summary(site, seed, minutes):
     ledger, fleet = site.ledger, site.fleet
     lines = ["", f"chaos, seed {seed}, {minutes:.1f} minutes, {BUILD} build, {CLIENTS} clients"]
-    for what in sorted(set(site.counts) - set(SPOOL_DAMAGES)):
+    for what in sorted(site.counts):
         lines.append(f"  {what:<34} {site.counts[what]:>7}")
     lines.append(f"  kills in all                       {kill_count(site):>7}")
     lines.append(f"messages {fleet.sent_count}, sent again {fleet.again_count}, connections lost {fleet.lost_count}; "
@@ -338,7 +351,8 @@ def summary(site, seed, minutes):
                  f"stored {fleet.heard['stored']}; busy {fleet.busy_count}")
     lines.append(f"rows {ledger.row_count}, messages with a receipt {ledger.firm_count()}, "
                  f"looked up right after stored {site.witness.seen_count}")
-    lines.append("the gateway of its spool: " + ", ".join(f"{each} {site.counts[each]}" for each in SPOOL_DAMAGES))
+    lines.append("the gateway of its spool: " + ", ".join(
+        f"{each} {sum(f'event={each} ' in line for line in site.damages)}" for each in SPOOL_DAMAGES))
     lines.append(", ".join(f"{kind} {ledger.counts[kind]}" for kind in KINDS))
     return "\n".join(lines)
 
@@ -362,7 +376,7 @@ def play(arguments, folder):
     code = 1
     try:
         number = 0
-        while site.ledger.is_clean():
+        while site.is_clean():
             number += 1
             site.open_up(1 + number % 2 if arguments.short else dice.choice((1, 1, 2)))
             targets = site.targets(f"{arguments.seed}/{number}")
@@ -375,13 +389,15 @@ def play(arguments, folder):
                           min(last, time.monotonic() + dice.uniform(*ROUND_S)))
             if number == 2 if arguments.short else time.monotonic() >= last:
                 break
-        code = 0 if site.ledger.is_clean() else 1
+        code = 0 if site.is_clean() else 1
     except Failure as failure:
         print(f"\nFAILED: {failure}", flush=True)
     finally:
         print(summary(site, arguments.seed, (time.monotonic() - start) / 60), flush=True)
         for what in site.ground.skipped:
             print(f"SKIPPED {what}", flush=True)
+        for line in sorted(site.damages):
+            print(f"DAMAGED {line}", flush=True)
         if code != 0:
             print(f"\n{site.ledger.excerpt()}\nThe programs' and servers' logs are in {keep(site)}", flush=True)
         site.end()

@@ -33,6 +33,8 @@ def count(output, what):
 
 def test_nothing_is_lost_doubled_or_out_of_order(output):
     assert "\nlost 0, doubled 0, out of order 0, " in output, output
+    assert "\nthe gateway of its spool: spool_lost 0, spool_damaged 0, spool_header_damaged 0, spool_unreadable 0\n" \
+        in output, output
     assert all(count(output, what) > 0 for what in HARMS), output
 
 

@@ -2,11 +2,13 @@
 """The ledger finds what it is there to find: each kind of fault is planted once."""
 
 import sys
+import types
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 import pytest  # noqa: E402
+from chaos import SPOOL_DAMAGES, Site  # noqa: E402
 from ledger import KINDS, Ledger, is_anonymous, padding, type_of  # noqa: E402
 
 COUNT = 20
@@ -149,6 +151,16 @@ def test_what_was_given_up_may_be_stored_late_or_never(ledger):
             account.sent(number, again=True)
             account.receipt(receipt(number, "queued", seq=seq))
         assert settled(ledger, [row(number) for number in rows]) == {}
+
+
+@pytest.mark.parametrize("event", [*SPOOL_DAMAGES, "spool_tail_cut"])
+def test_a_damaged_spool(ledger, event):
+    site = types.SimpleNamespace(ledger=ledger, damages=set(), gateway=types.SimpleNamespace(
+        log_text=lambda: f"ts=1 level=info event=started\nts=2 level=warn event={event} segment=3\n"))
+    Site.note_damage(site)
+    Site.note_damage(site)  # a line is one finding, however often it is read
+    assert site.damages == ({f"ts=2 level=warn event={event} segment=3"} if event in SPOOL_DAMAGES else set())
+    assert Site.is_clean(site) == (event not in SPOOL_DAMAGES)
 
 
 def test_every_kind_is_planted_here_or_seen_by_the_clients():

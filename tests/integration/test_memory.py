@@ -67,9 +67,23 @@ def assert_nothing_refused(used):
     assert all(value == 0 for key, value in used.items() if key.endswith("_refused") and key != "outbox_refused"), used
 
 
+def assert_same_peaks(before, after, *pools):
+    """What was done again took no more than the first time."""
+    for pool in pools:
+        assert after[f"{pool}_peak"] == before[f"{pool}_peak"], (pool, before, after)
+
+
+def assert_within_capacity(used):
+    """For what depends on how things fall together in one turn of the loop."""
+    for pool in ("malloc", "buffers", "chunks", "sessions"):
+        capacity = used["malloc_bytes" if pool == "malloc" else pool]
+        assert 0 < capacity and used[f"{pool}_peak"] <= capacity, (pool, used)
+
+
 def assert_at_rest(gateway):
     wait_until(lambda: not any(value for key, value in usage(gateway).items()
-                               if key in ("buffers_used", "chunks_used", "sessions_used", "outbox_used")),
+                               if key in ("buffers_used", "chunks_used", "sessions_used", "outbox_used",
+                                          "spool_stage_used")),
                60, "all pools to be empty", 0.5)
 
 
@@ -188,6 +202,11 @@ def test_memory_is_flat_through_broken_links(proxied):
     assert rss_after <= rss_before + RSS_NOISE_BYTES, (rss_before, rss_after)
     assert after["malloc_peak"] <= before["malloc_peak"] + 1024, (before, after)
     assert after["malloc_used"] == before["malloc_used"], (before, after)
+    # One client, one message at a time.
+    assert_same_peaks(before, after, "buffers", "chunks", "sessions", "outbox")
+    # A reconnect that takes long brings the one message that waits for it to the disk.
+    assert after["spool_stage_peak"] <= max(before["spool_stage_peak"], 1024), (before, after)
+    assert_within_capacity(after)
     assert_nothing_refused(after)
     assert_at_rest(gateway)
     print(f"{RECONNECTS} reconnects: rss {rss_before} -> {rss_after}, {before} -> {after}")
@@ -205,8 +224,11 @@ def test_memory_is_flat_through_storms_of_clients(pipeline):
     assert_at_rest(gateway)
     after = usage(gateway)
     assert max(rss) <= rss[0] + RSS_NOISE_BYTES, rss
-    assert after["malloc_peak"] == before["malloc_peak"], (before, after)
-    assert 1 < after["sessions_peak"] <= 600 and after["buffers_peak"] <= after["buffers"], after
+    # Clients that only come and go take nothing of the libraries' block and bring nothing to the outbox. How many of them
+    # are there at once, with halves of handshakes and unread words, is another number in each storm.
+    assert_same_peaks(before, after, "malloc", "outbox", "spool_stage")
+    assert after["sessions_peak"] > 1, after
+    assert_within_capacity(after)
     assert_nothing_refused(after)
     print(f"{CONNECTS} clients: rss {min(rss)} to {max(rss)}, {before} -> {after}")
 
@@ -214,10 +236,11 @@ def test_memory_is_flat_through_storms_of_clients(pipeline):
 @pytest.mark.short
 @pytest.mark.unsanitized
 @pytest.mark.parametrize("spool", ["0", "8M"])
-def test_memory_is_flat_through_an_outage(proxied, spool):
+def test_memory_is_flat_through_an_outage(proxied, tmp_path, spool):
     """The broker is away until the gateway can take no more, in memory or on the disk; then all of it goes out."""
-    gateway = proxied.gateway(RABBITMQ_URL=proxied.proxied_url, OUTBOX_MESSAGES="256", LOG_LEVEL="info",
-                              SPOOL_MAX_BYTES=spool, OUTBOX_BYTES="2M")
+    settings = {"OUTBOX_MESSAGES": "256", "OUTBOX_BYTES": "2M", "SPOOL_MAX_BYTES": spool}
+    plan = plan_rows(tmp_path / "plan", **settings)
+    gateway = proxied.gateway(RABBITMQ_URL=proxied.proxied_url, LOG_LEVEL="info", **settings)
     count = 400 if spool == "0" else 6000
     proxied.wait_connected_to_broker(gateway)
     rss, used = [gateway.rss_bytes()], [usage(gateway)]
@@ -238,8 +261,13 @@ def test_memory_is_flat_through_an_outage(proxied, spool):
     assert first["malloc_peak"] <= before["malloc_peak"] + 65536, (before, first)
     # The first outage shows what the others need.
     assert last["malloc_peak"] <= first["malloc_peak"] + 1024, (first, last)
-    assert last["buffers_peak"] == first["buffers_peak"], (first, last)
+    assert_same_peaks(first, last, "buffers", "sessions")
+    # How much is taken before the client is told that it is too much, and how much of it is on its way to the disk or
+    # answered at once, depends on how its bytes arrive.
+    assert_within_capacity(last)
     assert last["outbox_peak"] <= (256 if spool == "0" else count), last
+    assert last["spool_stage_peak"] <= plan.get("spool, records for the disk", 0), (plan, last)
+    assert (last["spool_stage_peak"] > 0) == (spool != "0"), last
     assert (last["spool_written_bytes"] > 3 * 5_000_000) == (spool != "0"), last
     assert last["spool_segments_free"] >= last["spool_segments"] - 1, last
     assert_nothing_refused(last)

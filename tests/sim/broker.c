@@ -106,6 +106,9 @@ static bool confirm_many(struct world *world, struct broker_link *at)
     uint64_t last = sim_between(world->sim, at->oldest_tag, end - 1);
     broker_say_ack(world, at, last, true, true);
     for (uint64_t tag = at->oldest_tag; tag <= last; tag++) {
+        if (of_tag(at, tag)->fate == BROKER_THERE) {
+            ledger_confirmed(world, of_tag(at, tag)->index, at->generation, at->out_position);
+        }
         of_tag(at, tag)->fate = BROKER_DECIDED;
     }
     decide(at, last);
@@ -119,6 +122,7 @@ static void confirm_some(struct world *world, struct broker_link *at)
             bool is_now = sim_chance(world->sim, SIM_ALWAYS / 2);
             if (of_tag(at, tag)->fate == BROKER_THERE && is_now) {
                 broker_say_ack(world, at, tag, false, true);
+                ledger_confirmed(world, of_tag(at, tag)->index, at->generation, at->out_position);
                 decide(at, tag);
             } else if (of_tag(at, tag)->fate == BROKER_REFUSED && is_now) {
                 say_nack(world, at, tag);
@@ -213,11 +217,22 @@ static void settle_way(struct world *world, struct broker_link *at)
 void broker_end_link(struct world *world, struct broker_link *at, bool is_reset)
 {
     settle_way(world, at);
+    ledger_read(world, at->generation, sim_near_read_bytes(world->sim, at->link));
     at->in_use = false;
     if (is_reset) {
         sim_reset(world->sim, at->link);
     } else {
         sim_close(world->sim, at->link);
+    }
+}
+
+void broker_tell_read(struct world *world)
+{
+    for (size_t i = 0; i < BROKER_LINKS_MAX; i++) {
+        const struct broker_link *at = &world->broker.links[i];
+        if (at->in_use) {
+            ledger_read(world, at->generation, sim_near_read_bytes(world->sim, at->link));
+        }
     }
 }
 

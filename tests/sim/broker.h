@@ -135,6 +135,9 @@ bool broker_on_news(struct world *world, uint32_t link, enum sim_news news);
 void broker_storm(struct world *world);
 void broker_calm(struct world *world);
 
+/* Tells the ledger how much of the broker's words the gateway has read. */
+void broker_tell_read(struct world *world);
+
 /* Somebody publishes to the topic exchange postern.downlink. */
 void broker_publish_down(struct world *world, const char *key, bool is_receipts, struct span body);
 

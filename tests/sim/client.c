@@ -56,6 +56,7 @@ static void connect_client(struct world *world, uint32_t client)
     conn->client = client;
     memcpy(conn->wants, world->clients.each[client].wants, sizeof conn->wants);
     conn->heard_ns = sim_now_ns(world->sim);
+    conn->life = world->life;
     world->clients.each[client].twin = index_of(world, conn);
     door_open(world, link);
     sim_note(world->sim, "client: connects", client, link);
@@ -148,7 +149,8 @@ static void submit(struct world *world, struct conn *conn, uint32_t index)
     char text[LEDGER_TEXT_BYTES];
     size_t bytes = ledger_write(world, index, text);
     ledger_submit(world, index);
-    conn->submissions[conn->submission_count++] = (struct submission){.index = (uint16_t)index};
+    conn->submissions[conn->submission_count++] =
+        (struct submission){.index = (uint16_t)index, .verdict = LEDGER_STATUS_COUNT};
     sim_note(world->sim, "client: sends message", conn->client, world->ledger.messages[index].number);
     conn_say(world, conn, TEXT, text, bytes);
 }

@@ -3,8 +3,9 @@
  * there is, comes back, connects twice, talks nonsense. After it came back it sends again, in order and before anything
  * new, those of its messages with an id of which it does not know that they are in their queue.
  *
- * What a connection is told is judged here as far as the connection alone can tell (receipts by their seq, never
- * backwards, never twice; each message on a connection that lives to the end has its receipts), and by the ledger. */
+ * What a connection is told is judged here as far as the connection alone can tell (receipts by their seq,
+ * never backwards, a final one never after another kind of final one; `accepted`, `queued` and `dropped` once; each
+ * message on a connection that lives to the end has its receipts), and by the ledger. */
 #ifndef POSTERN_TESTS_SIM_CLIENT_H
 #define POSTERN_TESTS_SIM_CLIENT_H
 
@@ -33,6 +34,9 @@ struct submission {
     bool wants_error; /* nonsense */
     bool has_error;
     bool was_told[LEDGER_STATUS_COUNT];
+    bool was_dropped;           /* by the gateway; then was_told[LEDGER_REJECTED] is set too, */
+    bool may_be_sent;           /* and it was said that it may have been sent before */
+    enum ledger_status verdict; /* the processor's word that came; LEDGER_STATUS_COUNT: none did */
 };
 
 struct conn {
@@ -47,7 +51,9 @@ struct conn {
     bool was_refused;
     bool is_flush_due;
     bool has_ended; /* the gateway said goodbye, or its stream ended */
+    uint32_t life;  /* of the gateway, when the connection was asked for: it is of this one or a later one */
     uint64_t heard_ns;
+    uint8_t told_by_id[LEDGER_NUMBERS_MAX]; /* the latest status + 1 of a message that another connection brought */
     uint32_t submission_count;
     size_t in_bytes;
     size_t out_bytes;

@@ -132,9 +132,52 @@ static bool status_of(struct span name, enum ledger_status *status)
     return false;
 }
 
+/* What the gateway says of a message that it dropped; the processor too says `rejected`, with other codes. */
+enum drop { DROP_NONE, DROP_UNSENT, DROP_MAYBE_SENT };
+
+static enum drop drop_of(enum ledger_status status, struct span code, struct span reason)
+{
+    static const char unsent[] = "the gateway's disk is full and this was the oldest message";
+    if (status != LEDGER_REJECTED || !span_is(code, "dropped")) {
+        return DROP_NONE;
+    }
+    return span_is(reason, unsent) ? DROP_UNSENT : DROP_MAYBE_SENT;
+}
+
+/* What may follow what on one connection (doc/protocol.md): `accepted`, then `queued`, each once; then the processor's
+ * word, and no other one than that, but perhaps again. `dropped` comes once and instead of all others, and the
+ * processor's word follows only where it was said that the message may have been sent. */
+static void judge_progress(struct world *world, const struct conn *conn, struct submission *own,
+                           enum ledger_status status, enum drop drop)
+{
+    bool has_end = own->verdict != LEDGER_STATUS_COUNT || own->was_dropped;
+    bool is_good;
+    if (status == LEDGER_ACCEPTED) {
+        is_good = !own->was_told[LEDGER_ACCEPTED] && !own->was_told[LEDGER_QUEUED] && !has_end;
+    } else if (status == LEDGER_QUEUED || drop != DROP_NONE) {
+        is_good = !own->was_told[LEDGER_QUEUED] && !has_end;
+    } else {
+        is_good =
+            (own->verdict == LEDGER_STATUS_COUNT || own->verdict == status) && (!own->was_dropped || own->may_be_sent);
+    }
+    if (!is_good) {
+        const char *before = own->was_dropped                      ? "dropped"
+                             : own->verdict != LEDGER_STATUS_COUNT ? ledger_status_name(own->verdict)
+                             : own->was_told[LEDGER_QUEUED]        ? "queued"
+                                                                   : "accepted";
+        world_fail(world, "c%u is told of its message %u that it is %s, after it was told %s", (unsigned)conn->client,
+                   (unsigned)(own - conn->submissions) + 1, drop == DROP_NONE ? ledger_status_name(status) : "dropped",
+                   before);
+    }
+    own->was_told[status] = true;
+    own->was_dropped = own->was_dropped || drop != DROP_NONE;
+    own->may_be_sent = own->may_be_sent || drop == DROP_MAYBE_SENT;
+    own->verdict = status >= LEDGER_STORED && drop == DROP_NONE ? status : own->verdict;
+}
+
 /* By seq: this connection's own. */
 static uint32_t judge_own(struct world *world, struct conn *conn, uint32_t seq, struct span id,
-                          enum ledger_status status)
+                          enum ledger_status status, enum drop drop)
 {
     if (seq == 0 || seq > conn->submission_count) {
         world_fail(world, "c%u gets a receipt for its message %u and has sent %u", (unsigned)conn->client,
@@ -147,16 +190,25 @@ static uint32_t judge_own(struct world *world, struct conn *conn, uint32_t seq, 
         world_fail(world, "c%u gets a receipt with seq %u and the id %.*s, which do not belong together",
                    (unsigned)conn->client, (unsigned)seq, (int)id.bytes, (const char *)id.data);
     }
-    bool is_end = status >= LEDGER_STORED;
-    for (unsigned later = (unsigned)status + (is_end ? 1 : 0); later < LEDGER_STATUS_COUNT && !is_end; later++) {
-        if (own->was_told[later]) {
-            world_fail(world, "c%u is told of its message %u that it is %s, after it was told %s",
-                       (unsigned)conn->client, (unsigned)seq, ledger_status_name(status),
-                       ledger_status_name((enum ledger_status)later));
-        }
-    }
-    own->was_told[status] = true;
+    judge_progress(world, conn, own, status, drop);
     return own->index;
+}
+
+/* By id: of an earlier connection's message. Where it was sent several times, receipts of several may come. */
+static uint32_t judge_earlier(struct world *world, struct conn *conn, struct span id, enum ledger_status status)
+{
+    uint32_t index = ledger_find(world, conn->client, id);
+    const struct ledger_message *message = &world->ledger.messages[index == LEDGER_NONE ? 0 : index];
+    if (index != LEDGER_NONE && message->submission_count == 1) {
+        uint8_t before = conn->told_by_id[message->number];
+        if (status < LEDGER_STORED && before > (uint8_t)status) {
+            world_fail(world, "c%u is told of its earlier message %.*s that it is %s, after it was told %s",
+                       (unsigned)conn->client, (int)id.bytes, (const char *)id.data, ledger_status_name(status),
+                       ledger_status_name((enum ledger_status)(before - 1)));
+        }
+        conn->told_by_id[message->number] = (uint8_t)(status + 1);
+    }
+    return index;
 }
 
 static void on_receipt(struct world *world, struct conn *conn, struct span text)
@@ -172,14 +224,16 @@ static void on_receipt(struct world *world, struct conn *conn, struct span text)
         world_fail(world, "c%u is told %.*s and did not ask for it", (unsigned)conn->client, (int)name.bytes,
                    (const char *)name.data);
     }
-    uint32_t index =
-        seq.bytes > 0 ? judge_own(world, conn, number_of(seq), id, status) : ledger_find(world, conn->client, id);
+    struct span code = member(text, "\"code\":");
+    enum drop drop = drop_of(status, code, member(text, "\"reason\":"));
+    uint32_t index = seq.bytes > 0 ? judge_own(world, conn, number_of(seq), id, status, drop)
+                                   : judge_earlier(world, conn, id, status);
     if (index == LEDGER_NONE) {
         world_fail(world, "c%u gets a receipt for what it never sent: %.*s", (unsigned)conn->client, (int)text.bytes,
                    (const char *)text.data);
     }
     sim_note(world->sim, ledger_status_name(status), conn->client, world->ledger.messages[index].number);
-    ledger_told(world, index, status, member(text, "\"code\":"));
+    ledger_told(world, index, status, code, conn->life);
     if (status >= LEDGER_QUEUED) {
         world->clients.each[conn->client].is_settled[world->ledger.messages[index].number] = true;
     }

@@ -100,6 +100,21 @@ sim_fault(a_receipt_goes_backwards 3000 outbox/outbox.c
 sim_fault(an_earlier_starts_connection_is_believed 3000 outbox/flow.c
   [[        parcel_forget_origin(into);]] [[        (void)into;]])
 
+sim_fault(what_is_queued_is_told_as_dropped 3000 outbox/outbox.c
+  [[    tell(outbox, window_record(window, entry), RECEIPT_QUEUED, "", "");]]
+  [[    tell(outbox, window_record(window, entry), RECEIPT_QUEUED, "", "");
+    tell(outbox, window_record(window, entry), RECEIPT_REJECTED, "dropped", "");]])
+
+# Limits.
+sim_fault(the_oldest_is_dropped_without_need 3000 outbox/flow.c
+  [[    for (size_t count = 0; spool_is_filling(flow->spool); count++) {]]
+  [[    for (size_t count = 0; spool_message_count(flow->spool) > 0; count++) {]])
+sim_fault(one_too_many_is_in_memory 3000 outbox/window.c
+  [[    if (window_depth(window) == window->entry_count_max) {]]
+  [[    if (window_depth(window) > window->entry_count_max) {]])
+sim_fault(a_send_queue_has_no_bound 3000 net/send_queue.c
+  [[    return connection->send_bytes + bytes <= server->options.send_queue_bytes;]] [[    return true;]])
+
 # Clients.
 sim_fault(a_wake_up_is_lost 3000 gateway/loop.c
   [[    if (gateway->room_came) {]] [[    if (false) {]])

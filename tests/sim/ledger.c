@@ -10,7 +10,10 @@
 static const char *const queue_names[PLAN_QUEUES] = {"messages", "alarms"};
 static const char *const type_names[PLAN_QUEUES] = {"text", "alarm"};
 
-enum { TIME_BYTES = sizeof "2026-11-23T07:21:11.839Z" - 1 };
+enum {
+    TIME_BYTES = sizeof "2026-11-23T07:21:11.839Z" - 1,
+    RECORD_AROUND_BYTES = 160 /* what a record on the disk has beyond the body, and a mark (doc/spool-format.md) */
+};
 
 const char *ledger_status_name(enum ledger_status status)
 {
@@ -34,6 +37,7 @@ void ledger_begin(struct world *world)
 {
     struct ledger *ledger = &world->ledger;
     ledger->is_undisturbed = is_undisturbed(&world->plan);
+    ledger->is_disk_good = world->plan.weather.write_fails_ppm + world->plan.weather.sync_fails_ppm == 0;
     ledger->message_count = 0;
     ledger->promised_count = 0;
     ledger->refused_count = 0;
@@ -105,7 +109,8 @@ size_t ledger_write(const struct world *world, uint32_t index, char text[LEDGER_
 
 void ledger_submit(struct world *world, uint32_t index)
 {
-    at(world, index)->submission_count++;
+    struct ledger_message *message = at(world, index);
+    message->submission_count++;
 }
 
 uint32_t ledger_find(const struct world *world, uint32_t client, struct span id)
@@ -142,15 +147,21 @@ static uint32_t read_index(struct span body)
     return UINT32_MAX;
 }
 
-static void check_body(struct world *world, uint32_t index, struct span body)
+/* A body up to its time, behind which two bytes come. */
+static size_t write_body(uint32_t index, const struct ledger_message *message, char text[LEDGER_TEXT_BYTES])
 {
-    const struct ledger_message *message = at(world, index);
-    char text[LEDGER_TEXT_BYTES];
     size_t used = (size_t)sprintf(text, "{\"client_id\":\"c%u\",\"type\":\"%s\",\"content\":", message->client,
                                   type_names[message->queue]);
     used += write_content(index, message, text + used);
     used += write_id(message, text + used);
-    used += (size_t)sprintf(text + used, ",\"gateway\":\"gw\",\"received_at\":\"");
+    return used + (size_t)sprintf(text + used, ",\"gateway\":\"gw\",\"received_at\":\"");
+}
+
+static void check_body(struct world *world, uint32_t index, struct span body)
+{
+    const struct ledger_message *message = at(world, index);
+    char text[LEDGER_TEXT_BYTES];
+    size_t used = write_body(index, message, text);
     bool is_whole = body.bytes == used + TIME_BYTES + 2 && memcmp(body.data, text, used) == 0 &&
                     memcmp(body.data + used + TIME_BYTES, "\"}", 2) == 0;
     if (!is_whole) {
@@ -268,6 +279,24 @@ void ledger_enqueued(struct world *world, uint32_t index)
     *highest = message->number > *highest ? message->number : *highest;
 }
 
+void ledger_confirmed(struct world *world, uint32_t index, uint32_t link, uint64_t position)
+{
+    struct ledger_message *message = at(world, index);
+    message->confirm_link = link;
+    message->confirm_position = position;
+}
+
+void ledger_read(struct world *world, uint32_t link, uint64_t bytes)
+{
+    for (uint32_t i = 0; i < world->ledger.message_count; i++) {
+        struct ledger_message *message = &world->ledger.messages[i];
+        if (message->confirm_link == link && message->confirm_position <= bytes) {
+            message->confirm_link = 0;
+            message->gone_count++;
+        }
+    }
+}
+
 void ledger_processed(struct world *world, uint32_t index, enum ledger_status verdict)
 {
     struct ledger_message *message = at(world, index);
@@ -289,17 +318,48 @@ void ledger_writes_were_torn(struct world *world)
 
 /* ---- what is told to clients ---- */
 
+/* What the gateway can have at most, as records on the disk: all that was sent to it and is not known to be gone. */
+static uint64_t held_bytes(struct world *world)
+{
+    uint64_t bytes = 0;
+    char text[LEDGER_TEXT_BYTES];
+    broker_tell_read(world);
+    for (uint32_t i = 0; i < world->ledger.message_count; i++) {
+        const struct ledger_message *message = &world->ledger.messages[i];
+        if (message->submission_count > message->gone_count) {
+            bytes += (uint64_t)(message->submission_count - message->gone_count) *
+                     (write_body(i, message, text) + TIME_BYTES + 2 + RECORD_AROUND_BYTES);
+        }
+    }
+    return bytes;
+}
+
 void ledger_dropped(struct world *world, uint32_t index)
 {
     struct ledger_message *message = at(world, index);
     if (!world->plan.drops_oldest) {
         world_fail(world, "message %u of c%u was dropped against the rule", (unsigned)message->number, message->client);
     }
+    if (message->submission_count == 1 && message->queued_life == world->life) {
+        world_fail(world, "message %u of c%u was dropped after it was told to be queued", (unsigned)message->number,
+                   message->client);
+    }
+    if (world->life == 1 && world->ledger.is_disk_good) {
+        uint64_t bytes = held_bytes(world);
+        if (bytes < world->spool_full_bytes) {
+            world_fail(world,
+                       "message %u of c%u was dropped when the gateway had at most %llu bytes, and the spool has "
+                       "room for %llu",
+                       (unsigned)message->number, message->client, (unsigned long long)bytes,
+                       (unsigned long long)world->spool_full_bytes);
+        }
+    }
+    message->gone_count++;
     world->ledger.promised_count -= is_promised(message);
     message->is_dropped = true;
 }
 
-void ledger_told(struct world *world, uint32_t index, enum ledger_status status, struct span code)
+void ledger_told(struct world *world, uint32_t index, enum ledger_status status, struct span code, uint32_t life)
 {
     struct ledger_message *message = at(world, index);
     bool is_true = true;
@@ -309,11 +369,12 @@ void ledger_told(struct world *world, uint32_t index, enum ledger_status status,
         break;
     case LEDGER_QUEUED:
         is_true = message->enqueued_count > 0;
+        message->queued_life = life;
         world->counts.queued_told++;
         break;
     case LEDGER_REJECTED:
         if (span_is(code, "dropped")) {
-            ledger_dropped(world, index);
+            is_true = message->is_dropped;
             break;
         }
         is_true = message->is_processed && message->verdict == status;

@@ -2,7 +2,10 @@
 /* What was sent, what reached a queue, what was told; and what therefore must be true. It knows the protocol as the
  * documents state it (doc/protocol.md) and nothing of how the gateway works.
  *
- *  - told `accepted`: it reaches its queue, whatever happens (unless it was told or logged as dropped);
+ *  - told `accepted`: it reaches its queue, whatever happens (unless it is dropped);
+ *  - dropped it is only by that rule, never after it was told `queued`, never without a line in the log, and not while
+ *    all that the gateway can still have fits the spool (asked until the gateway ends for the first time, where no
+ * write fails: later the disk may hold again what was done with, and torn writes leave parts of it unused);
  *  - told `queued`: it is in its queue for good; told `stored`, `rejected`, `dead`: the processor has said so;
  *  - what is in a queue was sent, is not altered in any byte, and carries the properties that are promised;
  *  - in a run without faults of broker, gateway and loop it is there as often as it was sent, at most;
@@ -42,8 +45,12 @@ struct ledger_message {
     enum ledger_status verdict; /* the processor's */
     uint16_t submission_count;
     uint16_t enqueued_count;
-    uint32_t number;         /* of its client's */
-    uint32_t excused_number; /* those up to it may come before it */
+    uint16_t gone_count;       /* confirms that the gateway has read, and drops */
+    uint32_t queued_life;      /* of the gateway, in which `queued` was told; 0: it was not, or that is not certain */
+    uint32_t confirm_link;     /* the connection on which a confirm was said that was not seen to be read; 0: none */
+    uint64_t confirm_position; /* behind it */
+    uint32_t number;           /* of its client's */
+    uint32_t excused_number;   /* those up to it may come before it */
     uint32_t pad_bytes;
     uint32_t refused_link;     /* the connection it was refused on, */
     uint64_t refused_position; /* and where that was said, in the bytes to the gateway; UINT64_MAX: not yet */
@@ -57,6 +64,7 @@ struct ledger {
     uint32_t highest[PLAN_CLIENTS_MAX][PLAN_QUEUES];        /* number that came to a queue */
     uint16_t indexes[PLAN_CLIENTS_MAX][LEDGER_NUMBERS_MAX]; /* of messages, by number */
     bool is_undisturbed;                                    /* by plan: nothing has to be sent twice */
+    bool is_disk_good;                                      /* by plan: no write fails */
     uint32_t promised_count;                                /* accepted and not in a queue */
     uint32_t refused_count;                                 /* by the broker, and in no queue */
 };
@@ -96,11 +104,17 @@ void ledger_refused(struct world *world, uint32_t index, uint32_t link, uint64_t
 void ledger_taken(struct world *world, uint32_t index);
 /* It is in its queue for good. */
 void ledger_enqueued(struct world *world, uint32_t index);
+/* That was said, up to a position of the link's bytes. */
+void ledger_confirmed(struct world *world, uint32_t index, uint32_t link, uint64_t position);
+/* So many of a link's bytes were read. */
+void ledger_read(struct world *world, uint32_t link, uint64_t bytes);
 /* The power was cut, or a write had failed: of what was being written, later messages may be there and earlier ones
  * not, none of them accepted. When their client sends these again, they come behind those. */
 void ledger_writes_were_torn(struct world *world);
 void ledger_processed(struct world *world, uint32_t index, enum ledger_status verdict);
-void ledger_told(struct world *world, uint32_t index, enum ledger_status status, struct span code);
+/* `life`: the gateway's, in which the connection was asked for. */
+void ledger_told(struct world *world, uint32_t index, enum ledger_status status, struct span code, uint32_t life);
+/* The log says so. */
 void ledger_dropped(struct world *world, uint32_t index);
 
 /* Every promise has come true. */

@@ -11,7 +11,12 @@
 #include "number.h"
 #include "spool.h"
 
-enum { MEMORY_BYTES = 48 * 1024 * 1024, ERROR_BYTES = 1024, TURNS_A_SECOND_MAX = 20000 };
+enum {
+    MEMORY_BYTES = 48 * 1024 * 1024,
+    ERROR_BYTES = 1024,
+    TURNS_A_SECOND_MAX = 20000,
+    PONG_BYTES_MAX = 2 + 125 /* the latest pong may wait beyond SEND_QUEUE_BYTES */
+};
 
 /* How long all may take to come right when nothing goes wrong any more: a dead connection is found by its heartbeat (up
  * to 40 s for clients and for the broker), the spool tries again after 30 s at the latest, the broker after 10 s. */
@@ -113,8 +118,11 @@ static bool is_drained(struct world *world)
 static bool are_pools_empty(const struct world *world)
 {
     const struct gateway *gateway = &world->gateway;
+    const struct outbox_counters *outbox = outbox_counters(gateway->outbox);
+    const struct spool_counters *spool = outbox_spool_counters(gateway->outbox);
     return gateway->server.connection_count == 0 && gateway->server.buffers.used_count == 0 &&
-           gateway->server.chunks.used_count == 0 && gateway->sessions.count == 0;
+           gateway->server.chunks.used_count == 0 && gateway->sessions.count == 0 && outbox->depth_count == 0 &&
+           outbox->depth_bytes == 0 && outbox->in_flight_count == 0 && (spool == NULL || spool->stage_used_bytes == 0);
 }
 
 static void begin_part(struct world *world, enum world_part part)
@@ -160,9 +168,18 @@ static void judge_leaving(struct world *world, bool is_late)
         sim_signal(world->sim, PORT_SIGNAL_STOP);
     } else if (is_late) {
         const struct gateway *gateway = &world->gateway;
-        world_fail(world, "everybody has left, and %u connections, %u buffers, %u chunks, %u sessions are in use",
+        if (!world->is_gateway_up) {
+            world_fail(world, "the gateway does not start although all is well");
+        }
+        const struct outbox_counters *outbox = outbox_counters(gateway->outbox);
+        const struct spool_counters *spool = outbox_spool_counters(gateway->outbox);
+        world_fail(world,
+                   "everybody has left, and %u connections, %u buffers, %u chunks, %u sessions are in use, %u messages "
+                   "(%u bytes) of the outbox, %u tags, %u bytes of the spool's stage",
                    gateway->server.connection_count, (unsigned)gateway->server.buffers.used_count,
-                   (unsigned)gateway->server.chunks.used_count, (unsigned)gateway->sessions.count);
+                   (unsigned)gateway->server.chunks.used_count, (unsigned)gateway->sessions.count,
+                   (unsigned)outbox->depth_count, (unsigned)outbox->depth_bytes, outbox->in_flight_count,
+                   spool == NULL ? 0 : (unsigned)spool->stage_used_bytes);
     }
 }
 
@@ -243,6 +260,28 @@ static void on_crash(void *context)
     longjmp(world->crashed, 1);
 }
 
+/* What may wait in memory, by the gateway's own count. */
+static void check_limits(struct world *world)
+{
+    struct gateway *gateway = &world->gateway;
+    const struct outbox_counters *outbox = outbox_counters(gateway->outbox);
+    const struct spool_counters *spool = outbox_spool_counters(gateway->outbox);
+    uint64_t in_memory = outbox->depth_count - (spool == NULL ? 0 : spool->unread_count);
+    if (in_memory > world->settings.outbox_messages || outbox->depth_bytes > world->settings.outbox_bytes) {
+        world_fail(world, "%u messages (%u bytes) are in memory, and OUTBOX_MESSAGES is %u, OUTBOX_BYTES %u",
+                   (unsigned)in_memory, (unsigned)outbox->depth_bytes, world->settings.outbox_messages,
+                   (unsigned)world->settings.outbox_bytes);
+    }
+    struct connection_handle each = server_next(&gateway->server, (struct connection_handle){0});
+    for (; each.generation != 0; each = server_next(&gateway->server, each)) {
+        uint32_t bytes = connection_queued_bytes(&gateway->server, each);
+        if (bytes > world->settings.send_queue_bytes + PONG_BYTES_MAX) {
+            world_fail(world, "%u bytes wait for one client, and SEND_QUEUE_BYTES is %u", (unsigned)bytes,
+                       world->settings.send_queue_bytes);
+        }
+    }
+}
+
 static void on_turn(void *context)
 {
     struct world *world = context;
@@ -255,6 +294,7 @@ static void on_turn(void *context)
     }
     if (world->is_gateway_up) {
         door_turn(world);
+        check_limits(world);
         if (sim_folder_bytes(world->sim, "spool") > world->spool_bytes_max) {
             world_fail(world, "the spool is larger than SPOOL_MAX_BYTES ever was");
         }
@@ -349,6 +389,19 @@ static void load_settings(struct world *world)
     (void)snprintf(world->settings.routes, sizeof world->settings.routes, "text -> messages; alarm -> alarms");
 }
 
+/* The oldest are dropped when there may be no room for another full stage. Then at least so many bytes of records are
+ * kept: all that surely fits, but the oldest segment, of which one message is left, the stage, and the place behind the
+ * record that was written last, where another may not fit. */
+static uint64_t least_full_bytes(const struct world *world)
+{
+    const struct outbox_spool *spool = &world->gateway.spool;
+    uint32_t message_max = world->settings.max_message_bytes;
+    uint64_t segment_count = spool->bytes_max / spool->segment_bytes;
+    uint64_t room_bytes = outbox_spool_room_bytes(spool, message_max) / segment_count * (segment_count - 1);
+    uint64_t lost_bytes = spool->stage_bytes + message_max + OUTBOX_OVERHEAD_BYTES_MAX;
+    return room_bytes > lost_bytes ? room_bytes - lost_bytes : 0;
+}
+
 /* Smaller segments than a real spool's, so that a short run fills and reuses many. */
 static void shrink_spool(struct world *world)
 {
@@ -370,6 +423,7 @@ static void shrink_spool(struct world *world)
                                               : world->plan.segment_count;
     spool->bytes_max += more * spool->segment_bytes;
     world->spool_bytes_max = number_larger(world->spool_bytes_max, spool->bytes_max);
+    world->spool_full_bytes = least_full_bytes(world);
 }
 
 /* What the AMQP library allocated is given back when the program did not come to it. */
@@ -393,6 +447,7 @@ static bool start_gateway(struct world *world)
     char buffer[ERROR_BYTES];
     struct text error = text_in(buffer, sizeof buffer);
     note(world, "machine: the gateway starts");
+    world->life++;
     if (!gateway_configure(gateway, &world->settings, &error)) {
         world_fail(world, "the plan's settings are refused: %.*s", (int)error.used_bytes, buffer);
     }
@@ -475,7 +530,9 @@ static void begin(struct world *world, uint64_t seed)
     world->part_ns = 0;
     world->is_gateway_up = false;
     world->crashes_at_turn = false;
+    world->life = 0;
     world->spool_bytes_max = 0;
+    world->spool_full_bytes = 0;
     world->turns_at_ns = 0;
     world->turns_then = 0;
     load_settings(world);

@@ -46,7 +46,9 @@ struct world {
     uint64_t part_ns; /* when it began */
     struct settings settings;
     struct gateway gateway;
-    uint64_t spool_bytes_max; /* the most that any start had */
+    uint32_t life;             /* the present start, or the last one; from 1 */
+    uint64_t spool_bytes_max;  /* the most that any start had */
+    uint64_t spool_full_bytes; /* of records: below it the present start's spool surely has room for another stage */
     struct arena arena;
     bool is_gateway_up;
     bool crashes_at_turn; /* at the end of the present one */

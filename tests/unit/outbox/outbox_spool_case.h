@@ -48,6 +48,7 @@ struct test {
     struct ledger ledger[MESSAGES];
     uint32_t accepted_count;
     uint32_t queued_count;
+    uint32_t queued_told_count; /* once more after a start counts too */
     uint32_t rejected_count;
     uint32_t room_count;
     size_t published_before; /* publishes of the broker that were checked */
@@ -92,6 +93,7 @@ static inline void on_receipt(void *context, const struct outbox_receipt *receip
         assert_int_not_equal(ledger->rejected, 1);
         assert_true(ledger->queued == 0 || !is_own);
         test->queued_count += ledger->queued == 0;
+        test->queued_told_count++;
         ledger->queued = 1;
         break;
     case RECEIPT_REJECTED:

@@ -169,6 +169,37 @@ static void the_processors_word_on_what_an_earlier_start_sent(void **state)
     end(test);
 }
 
+/* The same for those that have no room in memory yet: `queued` would come after the processor's word, so it is left
+ * out.
+ */
+static void the_processors_word_on_what_is_still_on_the_disk(void **state)
+{
+    (void)state;
+    struct test *test = make();
+    break_broker(test);
+    take(test, 300);
+    rig_pass(&test->rig, 1000, 50);
+    die(test, FAULTY_CUT_LOSES);
+    rig_settle(&test->rig);
+    struct outbox *outbox = test->rig.outbox;
+    outbox_settle_earlier(outbox, span_text("c2"), span_text("200"));
+    outbox_settle_earlier(outbox, span_text("c2"), span_text("299"));
+    outbox_settle_earlier(outbox, span_text("c1"), span_text("201")); /* another client's */
+    take(test, 3);
+    test->ledger[200].queued = 1;
+    test->ledger[299].queued = 1;
+    mend_broker(test);
+    finish(test);
+    assert_int_equal(test->queued_told_count, 301);
+    assert_int_equal(test->rig.broker.publish_count, 303);
+    /* Of a message of this start's own nothing is left out, whatever id it has. */
+    outbox_settle_earlier(outbox, span_text("c0"), span_text("303"));
+    take(test, 1);
+    finish(test);
+    assert_int_equal(test->queued_told_count, 302);
+    end(test);
+}
+
 static void a_failing_disk_accepts_nothing_and_loses_nothing(void **state)
 {
     (void)state;
@@ -297,6 +328,7 @@ int main(void)
         cmocka_unit_test(a_failing_disk_drops_nothing),
         cmocka_unit_test(a_message_keeps_its_made_id_and_its_queue),
         cmocka_unit_test(the_processors_word_on_what_an_earlier_start_sent),
+        cmocka_unit_test(the_processors_word_on_what_is_still_on_the_disk),
         cmocka_unit_test(a_failing_disk_accepts_nothing_and_loses_nothing),
         cmocka_unit_test(a_failing_disk_is_pressure_once_memory_is_full),
         cmocka_unit_test(what_is_secured_outlives_the_end),
