@@ -331,8 +331,10 @@ def untouched(stage, quick):
     written, logged = written_bytes(gateway.pid) - before, len(gateway.log_text()) - log_before
     spooled = usage(gateway)["spool_written_bytes"]
     stage.end(gateway)
-    return [Figure(f"{count:,} messages, broker well: bytes spooled", spooled, "bytes", target=("<=", 0),
-                   note=f"{written} bytes given to the disk in all, pages of the log, which grew by {logged} bytes")]
+    # The first is the gateway's own word, the second the kernel's; a page of the log may be written more than once.
+    return [Figure(f"{count:,} messages, broker well: bytes spooled", spooled, "bytes", target=("<=", 0)),
+            Figure("  bytes a message given to the disk, without the log", max(0, written - logged) / count, "bytes",
+                   target=("<=", 1), note=f"{written} bytes in all; the log grew by {logged}")]
 
 
 def statements(stage, quick):
