@@ -217,25 +217,14 @@ static void on_result(void *context, const struct store_result *result)
     const bool is_stale = delivery_at(processor, processor->rows[0])->tag == 0;
     processor->store_down_ms = UINT64_MAX;
     metrics_observe(&processor->tally.insert_ns, now_ns(processor) - processor->submitted_ns);
-    switch (result->outcome) {
-    case STORE_STORED:
+    if (result->outcome == STORE_STORED) {
         on_stored(processor, result);
-        break;
-    case STORE_BAD_DATA:
-    case STORE_BAD_ROW:
-        if (is_stale) {
-            drop_current(processor);
-        } else {
-            on_refused(processor, result);
-        }
-        break;
-    case STORE_TIMEOUT: /* so that a database which is slow, but does something, gets it done */
-        if (is_stale) {
-            drop_current(processor);
-        } else {
-            halve(processor);
-        }
-        break;
+    } else if (is_stale) {
+        drop_current(processor);
+    } else if (result->outcome == STORE_TIMEOUT) {
+        halve(processor); /* so that a database which is slow, but does something, gets it done */
+    } else {
+        on_refused(processor, result);
     }
     processor->row_count = 0;
 }

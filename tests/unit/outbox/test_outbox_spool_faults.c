@@ -131,16 +131,23 @@ static void a_message_keeps_its_made_id_and_its_queue(void **state)
     end(test);
 }
 
-/* The broker got some of them from the start that was killed, and the processor's word on those comes before their
- * second copies are confirmed, or even sent: `queued` is told first, once. */
-static void the_processors_word_on_what_an_earlier_start_sent(void **state)
+/* A start that finds 300 messages of an earlier one on its disk, more than it has room for in memory; no broker. */
+static struct test *make_with_earlier(void)
 {
-    (void)state;
     struct test *test = make();
     break_broker(test);
     take(test, 300);
     rig_pass(&test->rig, 1000, 50);
     die(test, FAULTY_CUT_LOSES);
+    return test;
+}
+
+/* The broker got some of them from the start that was killed, and the processor's word on those comes before their
+ * second copies are confirmed, or even sent: `queued` is told first, once. */
+static void the_processors_word_on_what_an_earlier_start_sent(void **state)
+{
+    (void)state;
+    struct test *test = make_with_earlier();
     take(test, 3);
     rig_settle(&test->rig);
     struct outbox *outbox = test->rig.outbox;
@@ -170,16 +177,11 @@ static void the_processors_word_on_what_an_earlier_start_sent(void **state)
 }
 
 /* The same for those that have no room in memory yet: `queued` would come after the processor's word, so it is left
- * out.
- */
+ * out. */
 static void the_processors_word_on_what_is_still_on_the_disk(void **state)
 {
     (void)state;
-    struct test *test = make();
-    break_broker(test);
-    take(test, 300);
-    rig_pass(&test->rig, 1000, 50);
-    die(test, FAULTY_CUT_LOSES);
+    struct test *test = make_with_earlier();
     rig_settle(&test->rig);
     struct outbox *outbox = test->rig.outbox;
     outbox_settle_earlier(outbox, span_text("c2"), span_text("200"));

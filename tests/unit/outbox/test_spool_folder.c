@@ -43,21 +43,39 @@ static void missing_segment_at_the_front(void **state)
     assert_well(rig);
 }
 
+/* The number of the newest segment's file, and how many messages it holds. */
+static uint32_t find_newest(struct spool_rig *rig, size_t *held_count)
+{
+    uint8_t bytes[SEGMENT_BYTES];
+    struct record records[RECORDS_MAX];
+    uint32_t newest = 0;
+    while (spool_rig_load(rig, newest + 1, bytes, sizeof bytes) > 0 && !spool_is_zero(bytes, HEADER)) {
+        newest++;
+    }
+    (void)spool_rig_load(rig, newest, bytes, sizeof bytes);
+    *held_count = find_records(bytes, records);
+    return newest;
+}
+
+/* From that file on none is there any more. */
+static void remove_files_from(struct spool_rig *rig, uint32_t index)
+{
+    char path[160];
+    for (; index < SEGMENTS; index++) {
+        spool_rig_path(rig, index, path);
+        assert_int_equal(remove(path), 0);
+    }
+}
+
 /* The newest: which sequences it had nobody knows, but that a file is missing is said. */
 static void missing_segment_at_the_end(void **state)
 {
     struct spool_rig *rig = *state;
     uint64_t missing;
     char path[160];
-    uint8_t bytes[SEGMENT_BYTES];
-    struct record records[RECORDS_MAX];
     fill(rig, 70);
-    uint32_t newest = 0;
-    while (spool_rig_load(rig, newest + 1, bytes, sizeof bytes) > 0 && !spool_is_zero(bytes, HEADER)) {
-        newest++;
-    }
-    (void)spool_rig_load(rig, newest, bytes, sizeof bytes);
-    size_t held = find_records(bytes, records);
+    size_t held;
+    uint32_t newest = find_newest(rig, &held);
     spool_rig_path(rig, newest, path);
     assert_int_equal(remove(path), 0);
     assert_true(spool_rig_start(rig));
@@ -73,21 +91,11 @@ static void missing_segments_from_the_newest_on(void **state)
 {
     struct spool_rig *rig = *state;
     uint64_t missing;
-    char path[160];
     char opened[64];
-    uint8_t bytes[SEGMENT_BYTES];
-    struct record records[RECORDS_MAX];
     fill(rig, 70);
-    uint32_t newest = 0;
-    while (spool_rig_load(rig, newest + 1, bytes, sizeof bytes) > 0 && !spool_is_zero(bytes, HEADER)) {
-        newest++;
-    }
-    (void)spool_rig_load(rig, newest, bytes, sizeof bytes);
-    size_t held = find_records(bytes, records);
-    for (uint32_t index = newest; index < SEGMENTS; index++) {
-        spool_rig_path(rig, index, path);
-        assert_int_equal(remove(path), 0);
-    }
+    size_t held;
+    uint32_t newest = find_newest(rig, &held);
+    remove_files_from(rig, newest);
     spool_rig_forget_log(rig);
     assert_true(spool_rig_start(rig));
     (void)snprintf(opened, sizeof opened, "messages=%zu next=%zu released=0", 70 - held, 71 - held);
@@ -102,12 +110,8 @@ static void all_segments_missing(void **state)
 {
     struct spool_rig *rig = *state;
     uint64_t missing;
-    char path[160];
     fill(rig, 70);
-    for (uint32_t index = 0; index < SEGMENTS; index++) {
-        spool_rig_path(rig, index, path);
-        assert_int_equal(remove(path), 0);
-    }
+    remove_files_from(rig, 0);
     spool_rig_forget_log(rig);
     assert_true(spool_rig_start(rig));
     assert_int_equal(spool_rig_log_count(rig, "messages=0 next=1 released=0"), 1);
