@@ -332,16 +332,21 @@ def test_only_poison(pipeline, feed):
 
 def test_stopped_amid_poison(pipeline, feed):
     """What a stop has finished is finished: no dead letter is made once more after the next start."""
-    count = 4000
-    for number in range(count):
-        feed.publish(b"garbage %d" % number)
-    for _ in range(4):
-        least = pipeline.queue_depth("messages.dead") + 300
+    count = amid = 0
+    for _ in range(20):
+        dead = pipeline.queue_depth("messages.dead")
+        for _ in range(4000 - (count - dead)):
+            feed.publish(b"garbage")
+            count += 1
         processor = pipeline.processor(PROCESSOR_PREFETCH="500")
-        wait_until(lambda least=least: pipeline.queue_depth("messages.dead") >= least, PATIENCE_S, "dead letters", 0.01)
+        wait_until(lambda dead=dead: pipeline.queue_depth("messages.dead") > dead + 300, PATIENCE_S, "dead letters", 0.01)
         assert processor.end(signal.SIGTERM) == 0
         wait_until(lambda: pipeline.queue_depth() + pipeline.queue_depth("messages.dead") == count, 10,
                    "every message to be in one of the two queues, once")
+        amid += pipeline.queue_depth() > 0  # else this machine was so slow that the stop came after the last one
+        if amid == 4:
+            return
+    pytest.fail(f"only {amid} of 20 stops came amid the work")
 
 
 def test_a_dead_letter_that_is_put_back(pipeline, feed):

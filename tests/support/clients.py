@@ -43,7 +43,10 @@ class _WebSocketLibrary:
         self.socket = websocket.create_connection(url, timeout=timeout_s)
 
     def send(self, data, binary=False):
-        self.socket.send(data, self.module.ABNF.OPCODE_BINARY if binary else self.module.ABNF.OPCODE_TEXT)
+        try:
+            self.socket.send(data, self.module.ABNF.OPCODE_BINARY if binary else self.module.ABNF.OPCODE_TEXT)
+        except self.module.WebSocketConnectionClosedException as error:
+            raise Closed(1006, str(error)) from None
 
     def receive(self, timeout_s):
         deadline = time.monotonic() + timeout_s
