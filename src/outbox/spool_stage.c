@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Records lie whole in the ring, so its end may stay unused when one does not fit there; `wrap` is where that begins.
- * The ring is turned while its end is not behind its start, which is also how a full one looks. */
+ * The ring is turned while its end is not behind its start, which is also how a full one looks; an empty one begins
+ * at 0. */
 #include "check.h"
 #include "spool_inside.h"
 
@@ -29,13 +30,8 @@ size_t spool_stage_bytes(const struct spool_stage *stage)
 }
 
 /* Where a record of so many bytes may begin; SIZE_MAX: nowhere. */
-static size_t find_room(struct spool_stage *stage, size_t record_bytes)
+static size_t find_room(const struct spool_stage *stage, size_t record_bytes)
 {
-    if (spool_stage_is_empty(stage)) {
-        stage->start = 0;
-        stage->end = 0;
-        stage->wrap = stage->bytes_max;
-    }
     if (is_turned(stage)) {
         return stage->start - stage->end >= record_bytes ? stage->end : SIZE_MAX;
     }
@@ -83,4 +79,9 @@ void spool_stage_pop(struct spool_stage *stage)
     }
     stage->start = next;
     stage->first_sequence++;
+    if (spool_stage_is_empty(stage)) {
+        stage->start = 0;
+        stage->end = 0;
+        stage->wrap = stage->bytes_max;
+    }
 }

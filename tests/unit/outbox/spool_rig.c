@@ -20,8 +20,11 @@
 
 enum { MEMORY_BYTES = 4 * 1024 * 1024, TURNS_MAX = 20000, PAYLOAD_MIN = 16 };
 
-static size_t payload_bytes(uint64_t message)
+static size_t payload_bytes(const struct spool_rig *rig, uint64_t message)
 {
+    if (rig->payload_bytes > 0) {
+        return rig->payload_bytes;
+    }
     return PAYLOAD_MIN + (size_t)(message * 37 % 90) + (message % 41 == 0 ? 250 : 0);
 }
 
@@ -30,9 +33,9 @@ static uint8_t payload_byte(uint64_t message, size_t at)
     return (uint8_t)('a' + (message * 7 + at * 3) % 26);
 }
 
-static void fill_payload(uint8_t *payload, uint64_t message)
+static void fill_payload(const struct spool_rig *rig, uint8_t *payload, uint64_t message)
 {
-    size_t bytes = payload_bytes(message);
+    size_t bytes = payload_bytes(rig, message);
     store_u64(payload, message);
     for (size_t at = 8; at < bytes; at++) {
         payload[at] = payload_byte(message, at);
@@ -44,7 +47,7 @@ uint64_t spool_rig_message_of(const struct spool_rig *rig, struct span payload)
     assert_true(payload.bytes >= PAYLOAD_MIN);
     uint64_t message = load_u64(payload.data);
     assert_true(message < rig->appended_count);
-    assert_int_equal(payload.bytes, payload_bytes(message));
+    assert_int_equal(payload.bytes, payload_bytes(rig, message));
     for (size_t at = 8; at < payload.bytes; at++) {
         assert_int_equal(payload.data[at], payload_byte(message, at));
     }
@@ -166,12 +169,13 @@ bool spool_rig_append(struct spool_rig *rig)
 {
     uint64_t message = rig->appended_count;
     assert_true(message < RIG_MESSAGES_MAX);
-    size_t bytes = payload_bytes(message);
-    uint8_t *payload = spool_reserve(rig->spool, bytes + message % 5); /* more than is used in the end */
+    size_t bytes = payload_bytes(rig, message);
+    size_t more_bytes = rig->payload_bytes > 0 ? 0 : message % 5; /* than are used in the end */
+    uint8_t *payload = spool_reserve(rig->spool, bytes + more_bytes);
     if (payload == NULL) {
         return false;
     }
-    fill_payload(payload, message);
+    fill_payload(rig, payload, message);
     uint64_t sequence = spool_append(rig->spool, bytes);
     assert_true(sequence < RIG_MESSAGES_MAX);
     rig->sequences[message] = sequence;

@@ -26,6 +26,7 @@ struct spool_rig {
     char directory[96];
     char error[256];
     struct spool_options options;
+    size_t payload_bytes; /* of every message; 0: they vary */
     struct spool *spool;
     uint64_t now_ms;
     uint64_t found_count;
@@ -50,7 +51,7 @@ void spool_rig_stop(struct spool_rig *rig);
 void spool_rig_kill(struct spool_rig *rig);
 void spool_rig_cut_power(struct spool_rig *rig, enum faulty_cut cut);
 
-/* Appends the next message, of a length that varies; false when there is no room. */
+/* Appends the next message; false when there is no room. */
 bool spool_rig_append(struct spool_rig *rig);
 void spool_rig_append_many(struct spool_rig *rig, size_t count);
 /* One turn: the spool's, the worker's, and the jobs back. */

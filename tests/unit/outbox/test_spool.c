@@ -380,39 +380,55 @@ static void passing_all_reads_on_behind(void **state)
     }
 }
 
+/* The stage is a ring. When what was written last ended exactly at the ring's end, all of it is free again. */
+static void an_emptied_stage_is_all_room(void **state)
+{
+    enum { RECORD_BYTES = 128, RECORDS = 4096 / RECORD_BYTES };
+    struct spool_rig *rig = *state;
+    rig->payload_bytes = RECORD_BYTES - SPOOL_RECORD_HEADER_BYTES;
+    assert_int_equal(rig->options.stage_bytes, RECORDS * RECORD_BYTES);
+    for (size_t out = 1; out < RECORDS; out++) {
+        spool_rig_append_many(rig, out);
+        (void)spool_turn(rig->spool, rig->now_ms); /* they are on their way to the disk when the others come */
+        spool_rig_append_many(rig, RECORDS - out);
+        assert_int_equal(spool_counters(rig->spool)->stage_used_bytes, rig->options.stage_bytes);
+        spool_rig_settle(rig);
+        assert_int_equal(spool_counters(rig->spool)->unsynced_count, 0);
+        assert_int_equal(spool_counters(rig->spool)->stage_used_bytes, 0);
+        assert_true(spool_has_room(rig->spool, RECORD_BYTES));
+        spool_rig_drain(rig);
+    }
+}
+
 static void the_longest_message_fits(void **state)
 {
+    enum { LONGEST_BYTES = SEGMENT_BYTES - SPOOL_SEGMENT_HEADER_BYTES - 2 * SPOOL_RECORD_HEADER_BYTES };
     struct spool_rig *rig = *state;
+    uint64_t message;
+    uint64_t sequence;
     spool_rig_stop(rig);
-    rig->options.payload_bytes_max = SEGMENT_BYTES - SPOOL_SEGMENT_HEADER_BYTES - 2 * SPOOL_RECORD_HEADER_BYTES;
+    rig->payload_bytes = LONGEST_BYTES;
+    rig->options.payload_bytes_max = LONGEST_BYTES;
     rig->options.stage_bytes = 2 * SEGMENT_BYTES;
     assert_true(spool_rig_start(rig));
-    for (int i = 0; i < 3; i++) {
-        uint8_t *payload = spool_reserve(rig->spool, rig->options.payload_bytes_max);
-        assert_non_null(payload);
-        memset(payload, 'a' + i, rig->options.payload_bytes_max);
-        (void)spool_append(rig->spool, rig->options.payload_bytes_max);
-        (void)spool_turn(rig->spool, rig->now_ms);
-        faulty_work(&rig->faulty);
-        /* Not by the rig's handler, whose ledger knows only its own messages. */
-        rig->faulty.finished_count = 0;
-        break;
-    }
+    spool_rig_append_many(rig, 2);
+    spool_rig_settle(rig);
+    assert_int_equal(rig->synced_count, 2);
+    restart(rig);
+    assert_true(spool_rig_read(rig, &message, &sequence) && message == 0);
+    assert_true(spool_rig_read(rig, &message, &sequence) && message == 1);
     spool_rig_kill(rig);
     rig->options.payload_bytes_max = RIG_PAYLOAD_MAX;
     rig->options.stage_bytes = 4096;
     assert_false(spool_rig_start(rig)); /* and is not forgotten when the setting became smaller */
     assert_non_null(strstr(rig->error, "MAX_MESSAGE_BYTES"));
     char bytes[24];
-    (void)snprintf(bytes, sizeof bytes, "a message of %d ",
-                   SEGMENT_BYTES - SPOOL_SEGMENT_HEADER_BYTES - 2 * SPOOL_RECORD_HEADER_BYTES);
+    (void)snprintf(bytes, sizeof bytes, "a message of %d ", LONGEST_BYTES);
     assert_non_null(strstr(rig->error, bytes));
-    char path[160];
-    for (uint32_t index = 0; index < SEGMENTS; index++) {
-        spool_rig_path(rig, index, path);
-        (void)remove(path);
-    }
+    rig->options.payload_bytes_max = LONGEST_BYTES;
+    rig->options.stage_bytes = 2 * SEGMENT_BYTES;
     assert_true(spool_rig_start(rig));
+    spool_rig_expect(rig, 0, 1);
 }
 
 int main(void)
@@ -437,6 +453,7 @@ int main(void)
         with_rig(a_mark_is_written_after_so_many),
         with_rig(what_was_released_before_it_was_written_is_not),
         with_rig(passing_all_reads_on_behind),
+        with_rig(an_emptied_stage_is_all_room),
         with_rig(the_longest_message_fits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
