@@ -18,12 +18,11 @@
 #include "uplink.h"
 #include "window.h"
 
-/* What the processor said of messages that an earlier start sent, while they may still be on the disk: what is told of
- * them when they are confirmed once more would be out of date. The latest count, and more than the earlier start had
- * sent and not marked there cannot be. */
+/* Of which messages the processor spoke that an earlier start sent and that are, perhaps, still to be sent once more:
+ * `queued` of the second copy would be out of date. When it spoke of more than are remembered, none of them has one. */
 struct settled {
     struct siphash_key key;
-    uint64_t *hashes; /* of client and id; 0: none */
+    uint64_t *hashes; /* of client and id; the first hash_max */
     size_t hash_max;
     uint64_t count; /* ever */
 };
@@ -46,7 +45,8 @@ struct outbox {
 
 enum { PARCEL_OVERHEAD_BYTES_MAX = OUTBOX_OVERHEAD_BYTES_MAX - SPOOL_RECORD_HEADER_BYTES - SPOOL_RECORD_ALIGN_BYTES };
 
-/* The start before had at most a publish window of them at the broker, and a few were confirmed and not marked. */
+/* As many as a start usually leaves sent and not marked: a publish window at the broker, and some that were confirmed.
+ * More it was where no mark could be written, or with a larger window. */
 static size_t sent_unmarked_max(const struct outbox_options *options)
 {
     return options->window_count_max + SPOOL_MARK_MESSAGES;
@@ -91,12 +91,11 @@ static bool is_settled(const struct outbox *outbox, struct span bytes)
         return false;
     }
     uint64_t hash = settled_hash(outbox, parcel.client_id, id);
-    for (size_t i = 0; i < settled->hash_max; i++) {
-        if (settled->hashes[i] == hash) {
-            return true;
-        }
+    bool is_found = settled->count > settled->hash_max;
+    for (size_t i = 0; i < settled->count && !is_found; i++) {
+        is_found = settled->hashes[i] == hash;
     }
-    return false;
+    return is_found;
 }
 
 static void on_confirmed(void *context, struct window *window, const struct window_entry *entry)
@@ -330,16 +329,16 @@ void outbox_settle_earlier(struct outbox *outbox, struct span client_id, struct 
 {
     struct window *window = &outbox->window;
     struct settled *settled = &outbox->settled;
-    uint64_t end = window->front_sequence + sent_unmarked_max(&outbox->options);
     if (outbox->flow.spool == NULL || id.bytes == 0) {
         return;
     }
-    for (uint64_t sequence = window->front_sequence; sequence < end; sequence++) {
-        struct window_entry *entry = window_find(window, sequence);
+    /* Those that were sent are the oldest; what lies far behind is not looked through at every word. */
+    uint64_t sequence = window->front_sequence;
+    uint64_t end = sequence + sent_unmarked_max(&outbox->options);
+    struct window_entry *entry = window_find(window, sequence);
+    for (; sequence < end && entry != NULL && is_of_earlier_start(outbox, entry);
+         entry = window_find(window, ++sequence)) {
         struct parcel parcel;
-        if (entry == NULL || !is_of_earlier_start(outbox, entry)) {
-            break; /* those behind are this start's own */
-        }
         CHECK(parcel_open(window_record(window, entry), &parcel));
         if (!entry->is_confirmed && span_equal(parcel.client_id, client_id) &&
             span_equal(parcel_given_id(&parcel), id)) {
@@ -348,8 +347,12 @@ void outbox_settle_earlier(struct outbox *outbox, struct span client_id, struct 
             return;
         }
     }
-    if (spool_read_sequence(outbox->flow.spool) < spool_own_sequence(outbox->flow.spool)) {
-        settled->hashes[settled->count++ % settled->hash_max] = settled_hash(outbox, client_id, id);
+    bool is_more_to_come = spool_read_sequence(outbox->flow.spool) < spool_own_sequence(outbox->flow.spool);
+    if (is_more_to_come || (entry != NULL && is_of_earlier_start(outbox, entry))) {
+        if (settled->count < settled->hash_max) {
+            settled->hashes[settled->count] = settled_hash(outbox, client_id, id);
+        }
+        settled->count++;
     }
 }
 

@@ -195,8 +195,9 @@ enum outbox_ref outbox_settle(struct outbox *outbox, struct span client_id, stru
 
 /* The processor's word on a message whose ref is foreign. An earlier start may have sent that message and been killed
  * before the confirm; then it is here once more, among the oldest, and the processor speaks of the copy that was sent
- * first. If it is in memory, its RECEIPT_QUEUED goes out before this returns, as above; if it may be on the disk, it
- * will have none. `id`: the client's own. */
+ * first. If it is among the first in memory, its RECEIPT_QUEUED goes out before this returns, as above; if it may be
+ * behind them, it will have none; and once more were spoken of than are remembered (window_count_max and a thousand),
+ * none of an earlier start has one. `id`: the client's own. */
 void outbox_settle_earlier(struct outbox *outbox, struct span client_id, struct span id);
 
 /* Nothing is waiting or undecided: all that was taken is confirmed. */

@@ -42,6 +42,7 @@ struct test {
     char folder[64];
     char directory[96];
     struct outbox_spool spool;
+    uint32_t window_messages;
     void *memory;
     struct span queues[2];
     uint32_t taken;
@@ -127,7 +128,7 @@ static inline bool make_outbox(struct test *test)
                                            .queues = test->queues,
                                            .queue_count = 2,
                                            .queue_type = "quorum",
-                                           .message_count_max = WINDOW_MESSAGES,
+                                           .message_count_max = test->window_messages,
                                            .bytes_max = 1 << 20,
                                            .content_bytes_max = CONTENT_MAX,
                                            .window_count_max = 64,
@@ -157,6 +158,7 @@ static inline struct test *make_with(uint32_t segments)
                                         .bytes_max = segments * SEGMENT_BYTES,
                                         .segment_bytes = SEGMENT_BYTES,
                                         .stage_bytes = 64 * 1024};
+    test->window_messages = WINDOW_MESSAGES;
     test->rig.broker.acks = true;
     assert_true(make_outbox(test));
     outbox_start(test->rig.outbox, test->rig.now_ms);

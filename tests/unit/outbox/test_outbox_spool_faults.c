@@ -202,6 +202,55 @@ static void the_processors_word_on_what_is_still_on_the_disk(void **state)
     end(test);
 }
 
+/* It spoke of more than are remembered: of none it is known that it did not. */
+static void the_processors_word_on_too_many(void **state)
+{
+    (void)state;
+    struct test *test = make_with_earlier();
+    rig_settle(&test->rig);
+    outbox_settle_earlier(test->rig.outbox, span_text("c2"), span_text("299"));
+    for (int i = 0; i < 64 + SPOOL_MARK_MESSAGES; i++) {
+        outbox_settle_earlier(test->rig.outbox, span_text("c1"), span_text("stored long ago"));
+    }
+    take(test, 3);
+    mend_broker(test);
+    for (uint32_t n = 0; n < 300; n++) {
+        test->ledger[n].queued = 1;
+    }
+    finish(test);
+    assert_int_equal(test->queued_told_count, 3); /* this start's own */
+    assert_int_equal(test->rig.broker.publish_count, 303);
+    end(test);
+}
+
+/* In memory, but so far behind that it is not looked for: the same as on the disk. */
+static void the_processors_word_on_what_is_far_behind(void **state)
+{
+    (void)state;
+    enum { EARLIER = 64 + SPOOL_MARK_MESSAGES + 200 };
+    struct test *test = make();
+    break_broker(test);
+    take(test, EARLIER);
+    rig_pass(&test->rig, 1000, 50);
+    test->window_messages = 2 * EARLIER;
+    die(test, FAULTY_CUT_LOSES);
+    rig_settle(&test->rig);
+    struct outbox *outbox = test->rig.outbox;
+    assert_int_equal(outbox_spool_counters(outbox)->unread_count, 0);
+    uint32_t far = EARLIER - 1;
+    char id[16];
+    char client[16];
+    (void)snprintf(id, sizeof id, "%u", far);
+    (void)snprintf(client, sizeof client, "c%u", far % CLIENTS);
+    outbox_settle_earlier(outbox, span_text(client), span_text(id));
+    assert_int_equal(test->queued_told_count, 0);
+    test->ledger[far].queued = 1;
+    mend_broker(test);
+    finish(test);
+    assert_int_equal(test->queued_told_count, EARLIER - 1);
+    end(test);
+}
+
 static void a_failing_disk_accepts_nothing_and_loses_nothing(void **state)
 {
     (void)state;
@@ -331,6 +380,8 @@ int main(void)
         cmocka_unit_test(a_message_keeps_its_made_id_and_its_queue),
         cmocka_unit_test(the_processors_word_on_what_an_earlier_start_sent),
         cmocka_unit_test(the_processors_word_on_what_is_still_on_the_disk),
+        cmocka_unit_test(the_processors_word_on_too_many),
+        cmocka_unit_test(the_processors_word_on_what_is_far_behind),
         cmocka_unit_test(a_failing_disk_accepts_nothing_and_loses_nothing),
         cmocka_unit_test(a_failing_disk_is_pressure_once_memory_is_full),
         cmocka_unit_test(what_is_secured_outlives_the_end),
