@@ -65,11 +65,12 @@ static enum port_result write_at(void *context, port_file file, uint64_t offset,
     const uint8_t *from = data;
     while (bytes > 0) {
         ssize_t count = pwrite(file, from, bytes, (off_t)offset);
-        if (count < 0) {
-            if (errno == EINTR) {
-                continue;
-            }
-            return posix_failed(context, "write");
+        if (count < 0 && errno == EINTR) {
+            continue;
+        }
+        if (count <= 0) {
+            return count < 0 ? posix_failed(context, "write")
+                             : posix_failed_because(context, "write", "nothing of it was taken");
         }
         from += count;
         offset += (uint64_t)count;

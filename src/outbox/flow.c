@@ -142,11 +142,13 @@ static void note_progress(struct flow *flow, uint64_t now_ms)
     }
 }
 
-/* When a message was taken, in the monotonic time of this start, by the clock on the wall. */
-static uint64_t taken_ms(const struct flow *flow, const struct parcel *parcel, uint64_t now_ms)
+/* When a message was taken, in the monotonic time of this start, by the clock on the wall. That may have jumped, as on
+ * a box that learns the time in an outage; but what this start put there is not older than its spooling. */
+static uint64_t taken_ms(const struct flow *flow, const struct parcel *parcel, bool is_own, uint64_t now_ms)
 {
-    int64_t age_ms = flow->port->wall_ms(flow->port->context) - parcel->received_wall_ms;
-    return age_ms > 0 ? now_ms - (uint64_t)age_ms : now_ms;
+    int64_t wall_age_ms = flow->port->wall_ms(flow->port->context) - parcel->received_wall_ms;
+    uint64_t age_ms = wall_age_ms > 0 ? (uint64_t)wall_age_ms : 0;
+    return now_ms - (is_own ? number_smaller(age_ms, now_ms - flow->begun.ms) : age_ms);
 }
 
 /* Moves one message from the spool to the window; false when there is none, or no room. */
@@ -168,9 +170,7 @@ static bool move_one(struct flow *flow, uint64_t now_ms)
         break;
     }
     if (!parcel_open(payload, &parcel)) {
-        log_event(flow->log, LOG_ERROR, "spool_message_malformed", LOG_U64("sequence", sequence),
-                  LOG_U64("bytes", payload.bytes));
-        spool_pass(flow->spool);
+        spool_pass_lost(flow->spool, "it is whole and no message: a fault of the program, please report it");
         return true;
     }
     uint8_t *into = window_reserve(window, payload.bytes);
@@ -178,14 +178,15 @@ static bool move_one(struct flow *flow, uint64_t now_ms)
         return false;
     }
     memcpy(into, payload.data, payload.bytes);
-    if (sequence < spool_own_sequence(flow->spool)) {
+    bool is_own = sequence >= spool_own_sequence(flow->spool);
+    if (!is_own) {
         parcel_forget_origin(into);
     }
     note_progress(flow, now_ms);
     const struct window_entry entry = {.record_bytes = payload.bytes,
                                        .number = sequence + flow->number_offset,
                                        .spool_sequence = sequence,
-                                       .taken_ms = taken_ms(flow, &parcel, now_ms)};
+                                       .taken_ms = taken_ms(flow, &parcel, is_own, now_ms)};
     window_push(window, &entry);
     spool_pass(flow->spool);
     flow->spilled_sequence = window->take_sequence;
@@ -328,11 +329,9 @@ static void tell_end(struct flow *flow, uint64_t now_ms)
 static void tell_left(struct flow *flow, uint64_t now_ms)
 {
     const struct spool_counters *counters = spool_counters(flow->spool);
-    const struct window_entry *oldest = window_front(flow->window);
     flow->tell_ms = now_ms + FLOW_TELL_MS;
     log_event(flow->log, LOG_INFO, "spool_draining", LOG_U64("messages", counters->message_count),
-              LOG_U64("bytes", counters->used_bytes),
-              LOG_U64("oldest_ms", oldest == NULL ? 0 : now_ms - oldest->taken_ms));
+              LOG_U64("bytes", counters->used_bytes), LOG_U64("oldest_ms", flow_oldest_ms(flow, now_ms)));
 }
 
 static void tell_of_spool(struct flow *flow, uint64_t now_ms, bool is_well)
@@ -382,6 +381,16 @@ bool flow_is_empty(const struct flow *flow)
 {
     return window_depth(flow->window) == 0 &&
            (flow->route == FLOW_THROUGH_MEMORY || spool_unread_count(flow->spool) == 0);
+}
+
+uint64_t flow_oldest_ms(const struct flow *flow, uint64_t now_ms)
+{
+    const struct window_entry *front = window_front(flow->window);
+    if (front != NULL) {
+        return now_ms - front->taken_ms;
+    }
+    bool is_on_disk = flow->is_begun && spool_unread_count(flow->spool) > 0;
+    return is_on_disk ? now_ms - flow->begun.ms : 0;
 }
 
 void flow_secure(struct flow *flow)

@@ -111,6 +111,8 @@ bool flow_on_job(struct flow *flow, const struct port_job *job, uint64_t now_ms)
 
 /* Nothing is waiting or undecided. */
 bool flow_is_empty(const struct flow *flow);
+/* Age of the oldest message, 0 when empty. As long as it is on the disk alone: for how long the spool has had any. */
+uint64_t flow_oldest_ms(const struct flow *flow, uint64_t now_ms);
 /* From now on all that is not confirmed is spilled at once. */
 void flow_secure(struct flow *flow);
 /* Whatever is not confirmed is on the disk. */

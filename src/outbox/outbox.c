@@ -373,8 +373,7 @@ bool outbox_is_secure(const struct outbox *outbox)
 
 uint64_t outbox_oldest_ms(const struct outbox *outbox, uint64_t now_ms)
 {
-    const struct window_entry *front = window_front(&outbox->window);
-    return front == NULL ? 0 : now_ms - front->taken_ms;
+    return flow_oldest_ms(&outbox->flow, now_ms);
 }
 
 bool outbox_ready(const struct outbox *outbox)

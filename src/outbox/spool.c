@@ -233,11 +233,11 @@ uint64_t spool_own_sequence(const struct spool *spool)
     return spool->own_sequence;
 }
 
-void spool_note_lost(struct spool *spool, uint64_t first, uint64_t last)
+void spool_note_lost(struct spool *spool, uint64_t first, uint64_t last, const char *cause)
 {
     spool->counters.lost_count += last - first + 1;
     log_event(spool->log, LOG_ERROR, "spool_lost", LOG_U64("first", first), LOG_U64("last", last),
-              LOG_U64("messages", last - first + 1), LOG_TEXT("cause", "damaged on the disk, or its file is gone"));
+              LOG_U64("messages", last - first + 1), LOG_TEXT("cause", cause));
 }
 
 void spool_close(struct spool *spool)
@@ -269,7 +269,9 @@ void spool_release_files(struct spool *spool)
         close_one(spool, &spool->read.file.file);
         close_one(spool, &spool->read.file_ended);
     }
-    close_one(spool, &spool->lock);
+    if (spool->writing != SPOOL_WRITING_OUT) {
+        close_one(spool, &spool->lock);
+    }
 }
 
 /* A whole segment counts until the last of its messages is released, because only then it is free. */

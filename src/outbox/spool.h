@@ -108,6 +108,8 @@ enum spool_next {
  * counted. */
 enum spool_next spool_peek(struct spool *spool, uint64_t *sequence, struct span *payload);
 void spool_pass(struct spool *spool);
+/* As spool_pass, for one that is of no use: logged and counted as lost, with the cause. */
+void spool_pass_lost(struct spool *spool, const char *cause);
 /* All that was appended so far counts as read. */
 void spool_pass_all(struct spool *spool);
 
@@ -126,7 +128,8 @@ uint64_t spool_own_sequence(const struct spool *spool);
  * being written or read. Of no use while writes fail: then it says so at once. */
 void spool_close(struct spool *spool);
 bool spool_is_closed(const struct spool *spool);
-/* Closes the files and gives up the lock; the spool is dead after it. */
+/* Closes the files and gives up the lock; the spool is dead after it. What the worker still has at a disk that does not
+ * answer stays open until the process ends, and the lock with it. */
 void spool_release_files(struct spool *spool);
 
 /* Looks at each segment; for a turn of the loop there is spool_message_count. */

@@ -154,7 +154,7 @@ uint32_t spool_find_segment(const struct spool *spool, uint64_t sequence);
 void spool_set_state(struct spool *spool, uint32_t index, enum spool_segment_state state);
 /* A segment that is not written any more: kept, or free if it has no message that is not released. */
 void spool_retire(struct spool *spool, uint32_t index);
-void spool_note_lost(struct spool *spool, uint64_t first, uint64_t last);
+void spool_note_lost(struct spool *spool, uint64_t first, uint64_t last, const char *cause);
 
 /* spool_stage.c */
 void spool_stage_init(struct spool_stage *stage, uint8_t *bytes, size_t bytes_max, size_t record_bytes_max);

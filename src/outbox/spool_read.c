@@ -121,7 +121,7 @@ static void skip_to(struct spool *spool, uint64_t sequence)
     uint64_t first = spool->read_sequence;
     if (sequence > first) {
         spool->read_sequence = sequence;
-        spool_note_lost(spool, first, sequence - 1);
+        spool_note_lost(spool, first, sequence - 1, "damaged on the disk, or its file is gone");
     }
 }
 
@@ -210,6 +210,13 @@ void spool_pass(struct spool *spool)
     }
     spool->read_payload = span_of(NULL, 0);
     spool->read_sequence++;
+}
+
+void spool_pass_lost(struct spool *spool, const char *cause)
+{
+    uint64_t sequence = spool->read_sequence;
+    spool_pass(spool);
+    spool_note_lost(spool, sequence, sequence, cause);
 }
 
 void spool_pass_all(struct spool *spool)

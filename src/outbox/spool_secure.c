@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* What recovery read may not be on the disk: the gateway that wrote it ended before its sync, or the sync failed, and
  * the system still has it in memory. It was never accepted, but what comes after it must not outlive it or a part of
- * it, or messages would be out of order. Only the last batch of each segment is in doubt, because nothing is written
- * behind one that was not synced. So this batch, and the header, are written again as they are, and synced. */
+ * it, or messages would be out of order. Only the last batch of each segment is in doubt, because no message is written
+ * behind one that was not synced (a mark is, which does no harm where it is lost). So as much as a batch can be, and
+ * the header, are written again as they are, and synced. */
 #include "log.h"
 #include "number.h"
 #include "spool_inside.h"
@@ -31,7 +32,8 @@ static bool secure(struct spool *spool, uint32_t index)
     char path[SPOOL_PATH_BYTES];
     struct spool_file opened;
     size_t end_offset = spool->segments[index].end_offset;
-    size_t batch_bytes = spool->options.stage_bytes + SPOOL_RECORD_HEADER_BYTES;
+    size_t batch_bytes =
+        (size_t)number_larger(SPOOL_BATCH_BYTES, spool->stage.record_bytes_max) + SPOOL_RECORD_HEADER_BYTES;
     size_t offset = end_offset > batch_bytes ? end_offset - batch_bytes : 0;
     spool_segment_path(spool, index, path);
     bool is_open = port->open_file(port->context, path, false, &opened.file, &opened.bytes) == PORT_OK;

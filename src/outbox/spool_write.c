@@ -134,7 +134,8 @@ static bool begin_segment(struct spool *spool)
     return true;
 }
 
-/* Takes records from the stage's front as far as they fit, for the segment that is written. Returns their bytes. */
+/* Takes records from the stage's front, one batch at most and as far as they fit, for the segment that is written.
+ * Returns their bytes. */
 static size_t take_records(struct spool *spool, size_t room_bytes)
 {
     struct spool_write *write = &spool->write;
@@ -146,7 +147,8 @@ static size_t take_records(struct spool *spool, size_t room_bytes)
     write->records[1] = span_of(stage->bytes, 0);
     for (uint64_t sequence = stage->first_sequence; sequence < stage->next_sequence; sequence++) {
         size_t record_bytes = SPOOL_RECORD_BYTES(spool_record_payload(stage->bytes + at).bytes);
-        if (record_bytes > room_bytes - taken_bytes) {
+        if (record_bytes > room_bytes - taken_bytes ||
+            (taken_bytes > 0 && taken_bytes + record_bytes > SPOOL_BATCH_BYTES)) {
             break;
         }
         spool_record_bind(stage->bytes + at, salt);

@@ -2,6 +2,7 @@
 /* Kills, power cuts and disks that fail, in the middle of it. */
 #define _XOPEN_SOURCE 700
 #include "outbox_spool_case.h"
+#include "spool_format.h"
 
 static void the_next_start_sends_what_was_accepted(void **state)
 {
@@ -202,6 +203,59 @@ static void the_processors_word_on_what_is_still_on_the_disk(void **state)
     end(test);
 }
 
+/* What is on the disk alone is waiting all the same. */
+static void the_age_of_what_cannot_be_read_yet(void **state)
+{
+    (void)state;
+    struct test *test = make_with_earlier();
+    faulty_fail(&test->faulty, FAULTY_READ, 0, UINT64_MAX, "Input/output error");
+    rig_pass(&test->rig, 3000, 100);
+    assert_int_equal(outbox_counters(test->rig.outbox)->depth_bytes, 0);
+    assert_in_range(outbox_oldest_ms(test->rig.outbox, test->rig.now_ms), 2000, 3000);
+    faulty_heal(&test->faulty);
+    mend_broker(test);
+    finish(test);
+    assert_int_equal(outbox_oldest_ms(test->rig.outbox, test->rig.now_ms), 0);
+    end(test);
+}
+
+/* Its checksum is right, and it is none of our messages. */
+static void what_is_whole_and_no_message_is_lost(void **state)
+{
+    (void)state;
+    struct test *test = make();
+    break_broker(test);
+    take(test, 3);
+    rig_pass(&test->rig, 1000, 50);
+    assert_int_equal(test->accepted_count, 3);
+    char path[160];
+    uint8_t segment[SEGMENT_BYTES];
+    (void)snprintf(path, sizeof path, "%s/00000.segment", test->directory);
+    FILE *file = fopen(path, "r+");
+    assert_non_null(file);
+    assert_int_equal(fread(segment, 1, sizeof segment, file), sizeof segment);
+    struct spool_header header;
+    assert_int_equal(spool_header_read(segment, SEGMENT_BYTES, &header), SPOOL_HEADER_VALID);
+    uint8_t *record = segment + SPOOL_SEGMENT_HEADER_BYTES;
+    size_t payload_bytes = spool_record_payload(record).bytes;
+    memset(record + SPOOL_RECORD_HEADER_BYTES, 0xff, payload_bytes);
+    (void)spool_record_write(record, header.first_sequence, payload_bytes);
+    spool_record_bind(record, header.salt);
+    rewind(file);
+    assert_int_equal(fwrite(segment, 1, sizeof segment, file), sizeof segment);
+    assert_int_equal(fclose(file), 0);
+    die(test, FAULTY_CUT_KEEPS);
+    test->ledger[0].rejected = 2;
+    mend_broker(test);
+    finish(test);
+    assert_int_equal(test->queued_count, 2);
+    assert_int_equal(outbox_spool_counters(test->rig.outbox)->lost_count, 1);
+    assert_int_equal(rig_log_count(&test->rig, "event=spool_lost first=1 last=1 messages=1 cause=\"it is whole and no "
+                                               "message"),
+                     1);
+    end(test);
+}
+
 /* It spoke of more than are remembered: of none it is known that it did not. */
 static void the_processors_word_on_too_many(void **state)
 {
@@ -380,6 +434,8 @@ int main(void)
         cmocka_unit_test(a_message_keeps_its_made_id_and_its_queue),
         cmocka_unit_test(the_processors_word_on_what_an_earlier_start_sent),
         cmocka_unit_test(the_processors_word_on_what_is_still_on_the_disk),
+        cmocka_unit_test(the_age_of_what_cannot_be_read_yet),
+        cmocka_unit_test(what_is_whole_and_no_message_is_lost),
         cmocka_unit_test(the_processors_word_on_too_many),
         cmocka_unit_test(the_processors_word_on_what_is_far_behind),
         cmocka_unit_test(a_failing_disk_accepts_nothing_and_loses_nothing),

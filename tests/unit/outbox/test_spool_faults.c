@@ -403,6 +403,34 @@ static void what_a_start_has_found_stays_found(void **state)
     assert_true(left_unsynced_count > 50);
 }
 
+/* A batch has a bound of its own, so that a start with a smaller stage writes all again that may be in doubt. */
+static void a_large_batch_is_secured_by_a_start_with_a_small_stage(void **state)
+{
+    enum { BATCH = SPOOL_BATCH_BYTES / SPOOL_RECORD_BYTES(RIG_PAYLOAD_MAX) };
+    (void)state;
+    static struct spool_rig rig;
+    spool_rig_open(&rig, 1024 * 1024, 4, 1);
+    size_t small_bytes = rig.options.stage_bytes;
+    rig.options.stage_bytes = 600 * 1024;
+    rig.payload_bytes = RIG_PAYLOAD_MAX;
+    assert_true(spool_rig_start(&rig));
+    spool_rig_append_many(&rig, BATCH + 100);
+    spool_rig_turn(&rig);
+    assert_int_equal(rig.synced_count, BATCH);
+    spool_rig_settle(&rig);
+    spool_rig_append_many(&rig, BATCH);
+    rig.faulty.power_until = rig.faulty.change_count + 2; /* its records and the end, and no sync */
+    spool_rig_turn(&rig);
+    spool_rig_kill(&rig);
+    rig.options.stage_bytes = small_bytes;
+    uint64_t written_before = rig.faulty.written_bytes;
+    assert_true(spool_rig_start(&rig));
+    assert_int_equal(rig.found_count, 2 * BATCH + 100);
+    assert_true(rig.faulty.written_bytes - written_before >= BATCH * SPOOL_RECORD_BYTES(RIG_PAYLOAD_MAX));
+    spool_rig_expect(&rig, 0, 2 * BATCH + 99);
+    spool_rig_close(&rig);
+}
+
 static void a_segment_that_cannot_be_secured_is_not_written_on(void **state)
 {
     struct spool_rig *rig = *state;
@@ -436,6 +464,7 @@ int main(void)
         with_rig(what_a_failed_write_left),
         cmocka_unit_test(power_goes_after_every_operation),
         cmocka_unit_test(what_a_start_has_found_stays_found),
+        cmocka_unit_test(a_large_batch_is_secured_by_a_start_with_a_small_stage),
         with_rig(a_segment_that_cannot_be_secured_is_not_written_on),
         with_rig(a_long_and_unlucky_life),
     };

@@ -425,6 +425,26 @@ static void two_gateways_on_one_folder(void **state)
     assert_true(spool_rig_start(rig));
 }
 
+/* The last gateway has to go while the disk does not answer: what it wrote may still come. */
+static void the_lock_stays_while_a_write_is_out(void **state)
+{
+    struct spool_rig *rig = *state;
+    port_file lock = PORT_NONE;
+    char path[160];
+    (void)snprintf(path, sizeof path, "%s/lock", rig->directory);
+    (void)spool_rig_append(rig);
+    (void)spool_turn(rig->spool, rig->now_ms);
+    spool_release_files(rig->spool);
+    assert_int_equal(rig->real.lock_file(rig->real.context, path, &lock), PORT_AGAIN);
+    spool_rig_settle(rig);
+    spool_release_files(rig->spool);
+    assert_int_equal(rig->real.lock_file(rig->real.context, path, &lock), PORT_OK);
+    rig->real.close_file(rig->real.context, lock);
+    spool_rig_kill(rig);
+    assert_true(spool_rig_start(rig));
+    spool_rig_expect(rig, 0, 0);
+}
+
 static void too_little_space(void **state)
 {
     struct spool_rig *rig = *state;
@@ -590,6 +610,7 @@ int main(void)
         with_rig(other_segment_size),
         with_rig(foreign_files),
         with_rig(two_gateways_on_one_folder),
+        with_rig(the_lock_stays_while_a_write_is_out),
         with_rig(too_little_space),
         with_rig(fewer_segments_than_are_there),
         with_rig(fewer_segments_and_nothing_left_in_them),
