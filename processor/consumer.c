@@ -62,10 +62,9 @@ static void on_own_reply(struct consumer *consumer, const struct amqp_reply *rep
             move(consumer, CONSUMER_DEAF); /* asked before the stop, or before the database was gone */
         }
         break;
-    case AMQP_REPLY_CANCELLED_BY_BROKER:
+    case AMQP_REPLY_CANCELLED:
         amqp_link_reconnect(consumer->link, "the queue was deleted, or its node is gone");
         break;
-    case AMQP_REPLY_CANCELLED:
     case AMQP_REPLY_QUEUE_DECLARED:
     case AMQP_REPLY_EXCHANGE_DECLARED:
     case AMQP_REPLY_BOUND:

@@ -205,7 +205,7 @@ static void on_reply(void *context, const struct amqp_reply *reply)
         CHECK(downlink->outstanding_count > 0);
         downlink->outstanding_count--;
         break;
-    case AMQP_REPLY_CANCELLED_BY_BROKER:
+    case AMQP_REPLY_CANCELLED:
         amqp_link_reconnect(downlink->link, "the broker cancelled the consumer: its queue is gone");
         break;
     case AMQP_REPLY_QUEUE_DECLARED:
@@ -214,7 +214,6 @@ static void on_reply(void *context, const struct amqp_reply *reply)
     case AMQP_REPLY_EXCHANGE_DECLARED:
     case AMQP_REPLY_QOS:
     case AMQP_REPLY_CONSUMING:
-    case AMQP_REPLY_CANCELLED:
         break;
     }
 }

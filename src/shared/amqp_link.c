@@ -236,13 +236,6 @@ bool amqp_link_ack(struct amqp_link *link, uint64_t tag, bool multiple)
     return amqp_link_can_write(link) && write_method(link, ACK_BYTES_MAX, AMQP_CHANNEL, AMQP_BASIC_ACK_METHOD, &method);
 }
 
-bool amqp_link_nack(struct amqp_link *link, uint64_t tag, bool multiple, bool requeue)
-{
-    amqp_basic_nack_t method = {.delivery_tag = tag, .multiple = multiple, .requeue = requeue};
-    return amqp_link_can_write(link) &&
-           write_method(link, ACK_BYTES_MAX, AMQP_CHANNEL, AMQP_BASIC_NACK_METHOD, &method);
-}
-
 static amqp_table_entry_t text_entry(const char *key, struct span value)
 {
     amqp_table_entry_t entry = {.key = bytes_text(key)};
@@ -322,12 +315,6 @@ bool amqp_link_consume(struct amqp_link *link, struct span queue, struct span co
 {
     amqp_basic_consume_t method = {.queue = bytes_of(queue), .consumer_tag = bytes_of(consumer_tag)};
     return write_on_channel(link, AMQP_BASIC_CONSUME_METHOD, &method);
-}
-
-bool amqp_link_cancel(struct amqp_link *link, struct span consumer_tag)
-{
-    amqp_basic_cancel_t method = {.consumer_tag = bytes_of(consumer_tag)};
-    return write_on_channel(link, AMQP_BASIC_CANCEL_METHOD, &method);
 }
 
 /* ---- the conversation's own methods ---- */
@@ -497,10 +484,6 @@ static void read_answer(const void *decoded, struct amqp_method *out)
     case AMQP_BASIC_CONSUME_OK_METHOD:
         out->kind = AMQP_METHOD_CONSUME_OK;
         out->name = span_bytes(((const amqp_basic_consume_ok_t *)decoded)->consumer_tag);
-        break;
-    case AMQP_BASIC_CANCEL_OK_METHOD:
-        out->kind = AMQP_METHOD_CANCEL_OK;
-        out->name = span_bytes(((const amqp_basic_cancel_ok_t *)decoded)->consumer_tag);
         break;
     case AMQP_BASIC_CANCEL_METHOD: {
         const amqp_basic_cancel_t *cancel = decoded;

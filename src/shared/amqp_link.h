@@ -111,12 +111,11 @@ enum amqp_reply_kind {
     AMQP_REPLY_UNBOUND,
     AMQP_REPLY_QOS,
     AMQP_REPLY_CONSUMING,
-    AMQP_REPLY_CANCELLED,          /* by us */
-    AMQP_REPLY_CANCELLED_BY_BROKER /* the consumed queue is gone: nobody asked for it */
+    AMQP_REPLY_CANCELLED /* the consumed queue is gone: nobody asked for it */
 };
 struct amqp_reply {
     enum amqp_reply_kind kind;
-    struct span name;        /* the queue of a declare, the consumer tag of a consume or cancel; else empty */
+    struct span name;        /* of a declare the queue, of a consume or a cancel the consumer tag; else empty */
     uint32_t message_count;  /* of a queue declare */
     uint32_t consumer_count; /* likewise */
 };
@@ -211,9 +210,8 @@ bool amqp_link_blocked(const struct amqp_link *link);
 /* How long the broker was in alarms, the present one too. */
 uint64_t amqp_link_blocked_ms(const struct amqp_link *link, uint64_t now_ms);
 const struct amqp_link_counters *amqp_link_counters(struct amqp_link *link);
-/* What still waits in the out buffer, and what more would fit. */
+/* What still waits in the out buffer. */
 size_t amqp_link_out_bytes(const struct amqp_link *link);
-size_t amqp_link_out_room_bytes(const struct amqp_link *link);
 
 /* Publishes: all of it lands in the out buffer, or nothing. Returns the delivery tag for on_confirm; 0: no room now,
  * or no channel. A message larger than the whole out buffer is a mistake and ends the program. */
@@ -221,7 +219,6 @@ uint64_t amqp_link_publish(struct amqp_link *link, const struct amqp_publish *me
 
 /* Settles deliveries: the one of `tag`, or with `multiple` all unsettled up to it. */
 bool amqp_link_ack(struct amqp_link *link, uint64_t tag, bool multiple);
-bool amqp_link_nack(struct amqp_link *link, uint64_t tag, bool multiple, bool requeue);
 
 /* A durable, non-exclusive queue. Arguments that are zero or NULL are left out. */
 struct amqp_queue {
@@ -240,6 +237,5 @@ bool amqp_link_queue_bind(struct amqp_link *link, struct span queue, struct span
 bool amqp_link_queue_unbind(struct amqp_link *link, struct span queue, struct span exchange, struct span routing_key);
 bool amqp_link_qos(struct amqp_link *link, uint16_t prefetch_count);
 bool amqp_link_consume(struct amqp_link *link, struct span queue, struct span consumer_tag);
-bool amqp_link_cancel(struct amqp_link *link, struct span consumer_tag);
 
 #endif

@@ -435,7 +435,7 @@ static void on_cancel(struct amqp_link *link, const struct amqp_method *cancel)
     if (!cancel->nowait) {
         must(link, amqp_link_write_cancel_ok(link, cancel->name));
     }
-    reply(link, AMQP_REPLY_CANCELLED_BY_BROKER, cancel);
+    reply(link, AMQP_REPLY_CANCELLED, cancel);
 }
 
 /* In which phase a step of the handshake may come. */
@@ -513,9 +513,6 @@ static void dispatch(struct amqp_link *link, const struct amqp_method *method, s
         break;
     case AMQP_METHOD_CONSUME_OK:
         reply(link, AMQP_REPLY_CONSUMING, method);
-        break;
-    case AMQP_METHOD_CANCEL_OK:
-        reply(link, AMQP_REPLY_CANCELLED, method);
         break;
     case AMQP_METHOD_CANCEL:
         on_cancel(link, method);
@@ -740,9 +737,4 @@ const struct amqp_link_counters *amqp_link_counters(struct amqp_link *link)
 size_t amqp_link_out_bytes(const struct amqp_link *link)
 {
     return link->wire.out_end - link->wire.out_start;
-}
-
-size_t amqp_link_out_room_bytes(const struct amqp_link *link)
-{
-    return link->options.out_bytes - amqp_link_out_bytes(link);
 }

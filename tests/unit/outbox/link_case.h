@@ -66,7 +66,7 @@ static inline void on_channel(void *context)
 static inline void on_reply(void *context, const struct amqp_reply *reply)
 {
     struct test *test = context;
-    test->cancel_count += reply->kind == AMQP_REPLY_CANCELLED_BY_BROKER;
+    test->cancel_count += reply->kind == AMQP_REPLY_CANCELLED;
     if (test->uses_topology && amqp_topology_on_reply(&test->topology, reply) == AMQP_TOPOLOGY_DONE) {
         test->is_done = true;
     }

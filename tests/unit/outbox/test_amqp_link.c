@@ -200,7 +200,7 @@ static void test_a_full_out_buffer_takes_all_of_a_message_or_nothing(void **stat
         taken++;
     }
     assert_in_range(taken, 12, 13);
-    assert_true(amqp_link_out_room_bytes(test->rig.link) < 5300);
+    assert_true(amqp_link_out_bytes(test->rig.link) > AMQP_LINK_OUT_BYTES_MIN - 5300);
     size_t before = amqp_link_out_bytes(test->rig.link);
     assert_int_equal(amqp_link_publish(test->rig.link, message_of(5000)), 0);
     assert_int_equal(amqp_link_out_bytes(test->rig.link), before);
