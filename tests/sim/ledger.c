@@ -63,7 +63,7 @@ uint32_t ledger_create(struct world *world, uint32_t client)
     ledger->indexes[client][message->number] = (uint16_t)ledger->message_count;
     message->queue = (uint8_t)(sim_chance(world->sim, SIM_ALWAYS / 8) ? 1 : 0);
     message->has_id = !sim_chance(world->sim, world->plan.anonymous_ppm);
-    message->pad_bytes = (uint32_t)sim_magnitude(world->sim, 0, world->plan.pad_max);
+    message->pad_bytes = (uint32_t)sim_magnitude(world->sim, world->plan.pad_min, world->plan.pad_max);
     world->counts.messages++;
     return ledger->message_count++;
 }

@@ -39,7 +39,9 @@ static void draw_settings(struct plan *plan, struct sim *sim, struct settings *s
     settings->heartbeat_timeout_s = (uint32_t)sim_between(sim, 2, 10);
     settings->heartbeat_mode = sim_chance(sim, SIM_ALWAYS / 4) ? SETTINGS_HEARTBEAT_MESSAGE : SETTINGS_HEARTBEAT_PING;
     settings->session_policy = (enum settings_session_policy)sim_between(sim, 0, 2);
-    settings->outbox_messages = CHOSEN(sim, 64, 64, 128, 256);
+    plan->reads_for_messages = CHOSEN(sim, 64, 64, 128, 256);
+    plan->outbox_messages = plan->reads_for_messages * CHOSEN(sim, 1, 1, 4, 16);
+    plan->stage_divisor = CHOSEN(sim, 1, 2);
     settings->outbox_bytes = 256 * UINT64_C(1024);
     settings->publish_window = CHOSEN(sim, 1, 4, 20, 100, 1024);
     settings->send_queue_bytes = CHOSEN(sim, 4096, 8192, 65536);
@@ -57,9 +59,10 @@ static void draw_clients(struct plan *plan, struct sim *sim, const struct settin
     uint64_t mean_ns = plan->storm_ns / actions;
     plan->client_ns_min = mean_ns / 200 + 1;
     plan->client_ns_max = 5 * mean_ns;
-    plan->burst_max = CHOSEN(sim, 1, 3, 10, 40);
+    plan->burst_max = CHOSEN(sim, 1, 3, 10, 40, 80);
     plan->message_max = (uint32_t)sim_magnitude(sim, 100, 2000);
     plan->pad_max = settings->max_message_bytes - 100;
+    plan->pad_min = sim_chance(sim, SIM_ALWAYS / 4) ? plan->pad_max / 2 : 0;
     plan->anonymous_ppm = plan->drops_oldest ? 0 : CHOSEN(sim, 0, 100000, 500000);
     plan->leave_ppm = maybe(sim, 70, 200000);
     plan->slow_ppm = maybe(sim, 40, 100000);

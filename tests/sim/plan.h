@@ -16,12 +16,16 @@ struct plan {
     uint64_t storm_ns;
     uint32_t client_count;
     uint32_t message_max; /* of the whole storm */
-    uint32_t pad_max;     /* bytes of a message's filling */
+    uint32_t pad_min;     /* bytes of a message's filling */
+    uint32_t pad_max;
     bool has_spool;
     bool drops_oldest;
     uint32_t segment_bytes;
     uint32_t segment_count;
     bool resizes_spool; /* each start has another number of segments */
+    uint32_t outbox_messages;
+    uint32_t reads_for_messages; /* reads, and the spool's stage, are sized for an outbox of so many */
+    uint32_t stage_divisor;
 
     /* Clients; the spans are the pauses between two things a client does. */
     uint64_t client_ns_min;

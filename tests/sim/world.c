@@ -402,7 +402,7 @@ static uint64_t least_full_bytes(const struct world *world)
     return room_bytes > lost_bytes ? room_bytes - lost_bytes : 0;
 }
 
-/* Smaller segments than a real spool's, so that a short run fills and reuses many. */
+/* Smaller segments, and a smaller stage, than a real spool's, so that a short run fills and reuses many. */
 static void shrink_spool(struct world *world)
 {
     struct outbox_spool *spool = &world->gateway.spool;
@@ -410,6 +410,7 @@ static void shrink_spool(struct world *world)
     if (spool->bytes_max == 0) {
         return;
     }
+    spool->stage_bytes /= world->plan.stage_divisor;
     spool->segment_bytes = world->plan.segment_bytes;
     uint64_t least_bytes = SPOOL_SEGMENTS_MIN * (uint64_t)spool->segment_bytes;
     for (spool->bytes_max = least_bytes; outbox_spool_room_bytes(spool, message_max) < 2 * spool->stage_bytes;) {
@@ -448,9 +449,11 @@ static bool start_gateway(struct world *world)
     struct text error = text_in(buffer, sizeof buffer);
     note(world, "machine: the gateway starts");
     world->life++;
+    world->settings.outbox_messages = world->plan.reads_for_messages;
     if (!gateway_configure(gateway, &world->settings, &error)) {
         world_fail(world, "the plan's settings are refused: %.*s", (int)error.used_bytes, buffer);
     }
+    world->settings.outbox_messages = world->plan.outbox_messages;
     shrink_spool(world);
     arena_measure(&world->arena);
     gateway_init(gateway, &world->arena, port);
