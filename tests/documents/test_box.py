@@ -33,6 +33,10 @@ wait_until(lambda: connects(url), 60, "the gateway on the box")
 with Client(url) as client:
     client.store({"t": 21.5}, "m1")
 """
+LOGGED = r"""
+timeout 60 sh -c 'until grep -q event=message_stored /var/lib/postern-gateway/logs/*.log &&
+    grep -q event=stored /var/lib/postern-processor/logs/*.log; do sleep 0.1; done'
+"""
 DATABASE_IN_PRINT = "postgresql://postern:postern@127.0.0.1:5432/postern"
 
 
@@ -77,7 +81,7 @@ def steps(database_url, port, settings):
                 yield f"echo {shlex.quote(line)} >> /var/lib/{name}/.env"
         if command.startswith("grep -hE 'client=dev-7( |$)'"):
             yield f'{sys.executable} -B "$BOX/client.py" {tools} {port}'
-            yield "sleep 1"  # the log is written once a turn
+            yield LOGGED  # the logs are written once a turn
         command = command.replace(DATABASE_IN_PRINT, database_url).replace("build/aarch64", "build/release")
         yield f"({command})" if command.startswith("cd ") else command
 

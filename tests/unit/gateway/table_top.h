@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* A gateway on the table: in-process, over the POSIX port, turned by the test itself, with clients on loopback sockets
- * and a clock that the test can push forward. */
+ * and a clock that stands until the test pushes it: no time limit of the gateway's passes on a slow machine. */
 #ifndef POSTERN_TESTS_TABLE_TOP_H
 #define POSTERN_TESTS_TABLE_TOP_H
 
@@ -11,7 +11,8 @@ enum { CLIENT_BUFFER_BYTES = 256 * 1024 };
 struct table_top {
     struct port port; /* the POSIX port with the clock and the signals below */
     struct port real;
-    uint64_t clock_ms; /* added to the real clock */
+    uint64_t start_ns; /* the real clock's time at the start */
+    uint64_t clock_ms; /* added to it: the gateway's clock */
     uint32_t signals;  /* to be reported once */
     struct settings settings;
     struct gateway gateway;
