@@ -102,19 +102,19 @@ def test_every_refusal_is_said(desktop, gateway):
 def test_an_outage_and_its_end(desktop, gateway, pipeline):
     connect(desktop, "page-test")
     pipeline.broker.stop()
-    desktop.until(lambda: "RabbitMQ takes no messages" in desktop.text("#findings"), "a warning", 60)
+    desktop.until(lambda: "RabbitMQ takes no messages" in desktop.text("#findings"), "a warning")
     assert desktop.text("#state-word") == "Degraded"
     send(desktop, "while it is away")
     desktop.until(lambda: chips(desktop)[0][1] == "chip good", "accepted")
     assert chips(desktop)[2] == ["stored", "chip"]
     desktop.until(lambda: "amqp_lost" in desktop.text("#log"), "the log")
     pipeline.broker.cont()
-    desktop.until(lambda: chips(desktop)[2][1] == "chip good", "stored", 60)
-    desktop.until(lambda: desktop.text("#state-word") == "Ready", "all well", 60)
+    desktop.until(lambda: chips(desktop)[2][1] == "chip good", "stored")
+    desktop.until(lambda: desktop.text("#state-word") == "Ready", "all well")
     gateway.kill9()
-    desktop.until(lambda: desktop.text("#state-word") == "No answer", "the gateway missed", 60)
+    desktop.until(lambda: desktop.text("#state-word") == "No answer", "the gateway missed")
     gateway.start()
-    desktop.until(lambda: desktop.text("#state-word") == "Ready", "all well", 60)
+    desktop.until(lambda: desktop.text("#state-word") == "Ready", "all well")
 
 
 def test_what_strangers_wrote_stays_text(desktop, gateway, pipeline):

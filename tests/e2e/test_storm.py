@@ -6,7 +6,7 @@ import select
 import socket
 
 from admin import Metrics
-from clients import Client, RawClient
+from clients import Client, RawClient, connects
 from process import Failure, free_port, wait_until
 
 WANTED = 10_000
@@ -121,14 +121,7 @@ def test_ten_thousand_connect_at_once_where_one_thousand_fit(pipeline):
     bystander.wait_rounds(5)
     for connection in connections:
         connection.close()
-
-    def enters():
-        try:
-            Client(gateway.url("afterwards")).close()
-            return True
-        except (AssertionError, OSError):
-            return False
-    wait_until(enters, 60, "room for a new client", 0.2)
+    wait_until(lambda: connects(gateway.url("afterwards")), 60, "room for a new client", 0.2)
     bystander.wait_rounds(3)
 
 

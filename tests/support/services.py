@@ -167,7 +167,7 @@ class Broker:
             self.process.end(timeout_s=60)
         return self.start()
 
-    def ctl(self, *words, timeout_s=60):
+    def ctl(self, *words, timeout_s=180):
         """Runs rabbitmqctl; returns its output."""
         done = subprocess.run(
             [str(RABBITMQ_BIN / "rabbitmqctl"), "-q", "-n", self.node, *map(str, words)], env=self._environment(),
