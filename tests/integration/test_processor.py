@@ -420,7 +420,8 @@ def test_consuming_begins_again_without_another_event(pipeline, feed):
                    "it to give its messages back")
         feed.send(f"again-{round_}")
         pipeline.server.start()
-        wait_until(lambda count=round_ + 2: len(processor.log(event="database_up")) >= count, PATIENCE_S, "it to see it")
+        wait_until(lambda count=round_ + 2: len(processor.log(event="database_up")) >= count, PATIENCE_S,
+                   "it to see it")
         # Otherwise it would be noticed when a link has something to do, some 20 seconds later.
         assert by_id(feed.receipts(1, 15)) == {f"again-{round_}": "stored"}
 

@@ -142,7 +142,7 @@ def follow(files, wanted, width):
     held = []
     while True:
         time.sleep(HOLD_S / 2)
-        # Before reading: what is younger than that in the second file may follow what the first had not when it was read.
+        # Of before reading: what the second file got while the first was read may follow what the first got since.
         until = datetime.fromtimestamp(time.time() - HOLD_S, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%f")
         held += [entry for file in files for entry in file.lines() if is_about(wanted, entry[2])]
         held.sort(key=lambda entry: entry[0])
