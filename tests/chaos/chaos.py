@@ -212,7 +212,7 @@ class Site:
 
     def _end_gateway(self):
         """Its outbox is empty when it has said nothing of what it keeps."""
-        for _ in range(10):
+        for _ in range(30):
             kept = len(self.gateway.log(event="drain_kept"))
             self._end(self.gateway)
             if len(self.gateway.log(event="drain_kept")) == kept:

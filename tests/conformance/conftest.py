@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -39,8 +38,10 @@ class EchoServer:
 def server(request):
     running = EchoServer(request.param)
     yield running
-    time.sleep(0.5)  # for the ends of the streams closed last
-    assert running.stop() == (0, 0, 0)
+    with Client(running.port) as last:
+        for _ in range(100):
+            last.alive()  # and had a turn for the ends of the streams closed before
+        assert running.stop() == (0, 0, 1)
 
 
 @pytest.fixture

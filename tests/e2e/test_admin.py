@@ -13,6 +13,7 @@ from admin import Metrics, fetch, readiness
 from clients import Client, Closed
 from process import free_port, wait_until
 from programs import ROOT
+from test_bindings import open_backend, routed
 from test_operations import run_program
 
 
@@ -91,7 +92,8 @@ def test_metrics_count_what_happens(pipeline):
         assert refused.expect_close().code == 4009
         with Client(gateway.url("dev-8")):
             assert Client(gateway.url("dev-9"), greet=False).expect_close().code == 1013
-        pipeline.channel().basic_publish("postern.downlink", "client.dev-7", b'{"hello":1}')
+        backend = open_backend(pipeline)
+        wait_until(lambda: routed(backend, "dev-7", b'{"hello":1}'), 60, "the client's binding")
         client.expect(hello=1)
         assert fetch(f"http://127.0.0.1:{gateway.port}/dev-1")[0] == 426
         seen = Metrics(gateway)
@@ -169,12 +171,12 @@ def test_the_gateway_is_ready_while_there_is_room(pipeline):
 
         def stands_still():
             looks = [Metrics(gateway) for _ in range(20)]
-            return all(look["postern_busy"] == 1 and look["postern_spool_messages"] > 1000 for look in looks) and \
+            return all(look["postern_busy"] == 1 and look["postern_spool_used_bytes"] > 6 << 20 for look in looks) and \
                 len({look["postern_messages_received_total"] for look in looks}) == 1
         # Without room for a moment, while the disk is written, and then for good.
         wait_until(stands_still, 120, "a full spool")
-        ready, reasons, warnings = wait_codes(gateway, 1, "full")
-        assert (ready, reasons) == (False, ["full"]) and "broker_away" in warnings
+        wait_until(lambda: readiness(gateway)[:2] == (False, ["full"]), 60, "it to say so")
+        assert "broker_away" in readiness(gateway)[2]
         seen = Metrics(gateway)
         assert seen["postern_ready"] == 0 and seen["postern_busy"] == 1
         assert seen["postern_spool_used_bytes"] > 6 << 20 and seen["postern_spool_max_bytes"] == 8 << 20
@@ -206,7 +208,7 @@ def test_an_alarm_of_the_broker_shows(pipeline):
 
 
 def test_a_draining_gateway_says_so(pipeline):
-    gateway = gateway_with_pages(pipeline, DRAIN_MS="4000")
+    gateway = gateway_with_pages(pipeline, DRAIN_MS="8000")
     pipeline.wait_connected_to_broker(gateway)
     clients = [Client(gateway.url(f"dev-{number}")) for number in range(4)]
     gateway.send_signal(signal.SIGTERM)
@@ -314,7 +316,8 @@ def test_the_log_of_the_pages_is_escaped(pipeline):
     gateway = gateway_with_pages(pipeline)
     pipeline.wait_connected_to_broker(gateway)
     with Client(gateway.url("dev-7")):
-        pipeline.channel().basic_publish("postern.downlink", "client.dev-7", b'<script>"\\')
+        backend = open_backend(pipeline)
+        wait_until(lambda: routed(backend, "dev-7", b'<script>"\\'), 60, "the client's binding")
         gateway.wait_log(event="downlink_message_refused")
         pipeline.channel().basic_publish("postern.downlink", 'client.</script>"\x01\xff', b"{}")
     status = json.loads(fetch(gateway.admin_url("/status.json"))[2])

@@ -35,7 +35,7 @@ def test_a_binding_left_over_goes_with_its_first_message(pipeline):
     gateway = pipeline.gateway(GATEWAY_ID="box")
     backend = open_backend(pipeline)
     client = Client(gateway.url("dev-7"))
-    wait_until(lambda: routed(backend, "dev-7"), 20, "the client's binding")
+    wait_until(lambda: routed(backend, "dev-7"), 60, "the client's binding")
     assert client.receive() == {"n": 1}
     wait_settled(pipeline, "box")
     gateway.kill9()
@@ -44,9 +44,9 @@ def test_a_binding_left_over_goes_with_its_first_message(pipeline):
     again.wait_log(event="downlink_up")
     assert routed(backend, "dev-7"), "the queue and its binding outlive the gateway"
     again.wait_log(event="downlink_client_absent", client="dev-7")
-    wait_until(lambda: not routed(backend, "dev-7"), 20, "the binding to go")
+    wait_until(lambda: not routed(backend, "dev-7"), 60, "the binding to go")
     with Client(again.url("dev-7")) as back:
-        wait_until(lambda: routed(backend, "dev-7", b'{"n":2}'), 20, "the binding to come back")
+        wait_until(lambda: routed(backend, "dev-7", b'{"n":2}'), 60, "the binding to come back")
         assert back.receive() == {"n": 2}
     backend.connection.close()
 
@@ -55,7 +55,7 @@ def test_what_waited_for_a_gateway_finds_the_clients_that_come_back(pipeline):
     gateway = pipeline.gateway(GATEWAY_ID="box")
     backend = open_backend(pipeline)
     client = Client(gateway.url("dev-7"))
-    wait_until(lambda: routed(backend, "dev-7"), 20, "the client's binding")
+    wait_until(lambda: routed(backend, "dev-7"), 60, "the client's binding")
     assert client.receive() == {"n": 1}
     wait_settled(pipeline, "box")
     gateway.kill9()
@@ -96,10 +96,10 @@ def test_all_are_bound_again_after_the_broker_was_away(pipeline):
     wait_until(lambda: len(gateway.log(event="downlink_up")) >= 2, 150, "the downlink to be up again")
     backend = open_backend(pipeline)
     for name, client in clients.items():
-        wait_until(lambda: routed(backend, name), 30, f"the binding of {name}")
+        wait_until(lambda: routed(backend, name), 60, f"the binding of {name}")
         assert client.receive() == {"n": 1}
         client.close()
-    wait_until(lambda: not routed(backend, "dev-0"), 30, "the binding of the one who left to go")
+    wait_until(lambda: not routed(backend, "dev-0"), 60, "the binding of the one who left to go")
     backend.connection.close()
 
 
@@ -107,7 +107,7 @@ def test_takeover_keeps_the_binding(pipeline):
     gateway = pipeline.gateway(SESSION_POLICY="takeover")
     backend = open_backend(pipeline)
     first = Client(gateway.url("dev-7"))
-    wait_until(lambda: routed(backend, "dev-7"), 20, "the client's binding")
+    wait_until(lambda: routed(backend, "dev-7"), 60, "the client's binding")
     assert first.receive() == {"n": 1}
     for _ in range(5):
         second = Client(gateway.url("dev-7"))
@@ -116,7 +116,7 @@ def test_takeover_keeps_the_binding(pipeline):
         first.drop()
         first = second
     first.close()
-    wait_until(lambda: not routed(backend, "dev-7"), 20, "the binding to go")
+    wait_until(lambda: not routed(backend, "dev-7"), 60, "the binding to go")
     backend.connection.close()
 
 
@@ -130,10 +130,10 @@ def test_many_come_and_go_and_the_last_word_counts(pipeline):
             client.close()
     stay = [Client(gateway.url(f"dev-{number}")) for number in range(40)]
     for number, client in enumerate(stay):
-        wait_until(lambda: routed(backend, f"dev-{number}"), 30, f"the binding of dev-{number}")
+        wait_until(lambda: routed(backend, f"dev-{number}"), 60, f"the binding of dev-{number}")
         assert client.receive() == {"n": 1}
     for number in range(40, 80):
-        wait_until(lambda: not routed(backend, f"dev-{number}"), 30, f"the binding of dev-{number} to go")
+        wait_until(lambda: not routed(backend, f"dev-{number}"), 60, f"the binding of dev-{number} to go")
     for client in stay:
         client.close()
     backend.connection.close()
@@ -144,9 +144,11 @@ def test_two_gateways_with_one_id_are_told(pipeline):
     first.wait_log(event="downlink_up")
     second = pipeline.gateway(GATEWAY_ID="box", AMQP_HEARTBEAT="1", ADMIN_PORT=free_port())
     for gateway in (first, second):
-        told = gateway.wait_log(event="gateway_id_shared")
+        told = gateway.wait_log(60, event="gateway_id_shared")
         assert told["level"] == "warn" and told["consumers"] == "2" and "GATEWAY_ID" in told["remedy"]
-        assert "gateway_id_shared" in readiness(gateway)[2]
+        wait_until(lambda: "gateway_id_shared" in readiness(gateway)[2], 60, "the page to say so")
     second.end()
-    wait_until(lambda: "gateway_id_shared" not in readiness(first)[2], 20, "the first to be alone again")
-    assert len(first.log(event="gateway_id_shared")) == 1
+    wait_until(lambda: "gateway_id_shared" not in readiness(first)[2], 60, "the first to be alone again")
+    # Said once; a gateway that lost its link, because the machine stood still, was alone meanwhile for the other one.
+    losses = sum(len(gateway.log(event="amqp_lost")) for gateway in (first, second))
+    assert 1 <= len(first.log(event="gateway_id_shared")) <= 1 + losses

@@ -105,7 +105,9 @@ def test_a_messages_life_in_one_grep(pipeline):
     """The README's lines are those that the programs write: the same events in the same order, the same fields."""
     printed = shown("README.md", "life", "/life").splitlines()
     assert printed[0] == "$ grep -hE 'id=m1( |$)' logs/*.log* | sort -s -k1,1"
-    programs = [start(LOG_MESSAGES="1", LOG_LEVEL="info") for start in (pipeline.gateway, pipeline.processor)]
+    settings = {"LOG_MESSAGES": "1", "LOG_LEVEL": "info"}
+    # What waits long has one stage more with a spool.
+    programs = [pipeline.gateway(SPOOL_MAX_BYTES="0", **settings), pipeline.processor(**settings)]
     pipeline.wait_connected(programs[0])
     with Client(programs[0].url("dev-7")) as client:
         client.store({"t": 21.5}, "m1")

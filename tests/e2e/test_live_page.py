@@ -7,7 +7,8 @@ import pytest
 from admin import fetch
 from browser import Browser
 from clients import Client
-from process import free_port
+from process import free_port, wait_until
+from test_bindings import open_backend, routed
 
 DESKTOP = {"width": 1180, "height": 900}
 PHONE = {"width": 390, "height": 844, "touch": True}
@@ -15,7 +16,7 @@ PHONE = {"width": 390, "height": 844, "touch": True}
 
 @pytest.fixture
 def gateway(pipeline):
-    gateway = pipeline.gateway(ADMIN_PORT=free_port(), GATEWAY_ID="gw-page", AMQP_HEARTBEAT="1")
+    gateway = pipeline.gateway(ADMIN_PORT=free_port(), GATEWAY_ID="gw-page", AMQP_HEARTBEAT="3")
     pipeline.processor()
     pipeline.wait_connected(gateway)
     return gateway
@@ -58,8 +59,8 @@ def chips(browser):
 
 @pytest.mark.short
 def test_it_connects_sends_and_sees_stored(browser, pipeline):
-    assert browser.text("#state-word") == "Ready"
-    connect(browser, "page-test")
+    browser.until(lambda: browser.text("#state-word") == "Ready", "all well")
+    connect(browser, "page-test", "queued,stored")
     browser.until(lambda: browser.text("#clients") == "1", "itself among the clients")
     place = browser.run("return document.getElementById('h-log').getBoundingClientRect().top")
     send(browser, '{"temperature": 21.5}')
@@ -101,26 +102,27 @@ def test_every_refusal_is_said(desktop, gateway):
 def test_an_outage_and_its_end(desktop, gateway, pipeline):
     connect(desktop, "page-test")
     pipeline.broker.stop()
-    desktop.until(lambda: "RabbitMQ takes no messages" in desktop.text("#findings"), "a warning", 60)
+    desktop.until(lambda: "RabbitMQ takes no messages" in desktop.text("#findings"), "a warning")
     assert desktop.text("#state-word") == "Degraded"
     send(desktop, "while it is away")
     desktop.until(lambda: chips(desktop)[0][1] == "chip good", "accepted")
     assert chips(desktop)[2] == ["stored", "chip"]
     desktop.until(lambda: "amqp_lost" in desktop.text("#log"), "the log")
     pipeline.broker.cont()
-    desktop.until(lambda: chips(desktop)[2][1] == "chip good", "stored", 60)
-    desktop.until(lambda: desktop.text("#state-word") == "Ready", "all well", 60)
+    desktop.until(lambda: chips(desktop)[2][1] == "chip good", "stored")
+    desktop.until(lambda: desktop.text("#state-word") == "Ready", "all well")
     gateway.kill9()
-    desktop.until(lambda: desktop.text("#state-word") == "No answer", "the gateway missed", 60)
+    desktop.until(lambda: desktop.text("#state-word") == "No answer", "the gateway missed")
     gateway.start()
-    desktop.until(lambda: desktop.text("#state-word") == "Ready", "all well", 60)
+    desktop.until(lambda: desktop.text("#state-word") == "Ready", "all well")
 
 
 def test_what_strangers_wrote_stays_text(desktop, gateway, pipeline):
     """A log line and an answer with HTML in them become text; a script in them never runs."""
     evil = "<img src=x onerror=window.evil=1><script>window.evil=1</script>"
     connect(desktop, "page-test")
-    pipeline.channel().basic_publish("postern.downlink", "client.page-test", json.dumps({"x": evil}).encode())
+    backend = open_backend(pipeline)
+    wait_until(lambda: routed(backend, "page-test", json.dumps({"x": evil}).encode()), 60, "the client's binding")
     desktop.until(lambda: evil in desktop.text("#said"), "the message as text")
     pipeline.channel().basic_publish("postern.downlink", f"client.{evil}", b"{}")
     pipeline.channel().queue_bind("postern.gateway.gw-page", "postern.downlink", f"odd.{evil}")

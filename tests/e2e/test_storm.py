@@ -6,7 +6,7 @@ import select
 import socket
 
 from admin import Metrics
-from clients import Client, RawClient
+from clients import Client, RawClient, connects
 from process import Failure, free_port, wait_until
 
 WANTED = 10_000
@@ -21,8 +21,10 @@ def room_for_sockets():
 
 
 WORDS = (b'"connected"', b'"max_connections"', b"HTTP/1.1 408 ")
+# A storm may take longer than a client may be silent, and its clients answer no pings.
+CALM = {"HEARTBEAT_INTERVAL": "600"}
 # Linux lets more than its queue at the door in by and by, and their requests come when they are sent again, ever later.
-PATIENT = {"HANDSHAKE_TIMEOUT_MS": "60000"}
+PATIENT = {"HANDSHAKE_TIMEOUT_MS": "60000", **CALM}
 NOTHING = b"nothing"  # the stream ended without a word: that is no answer
 
 
@@ -101,7 +103,7 @@ class Storm:
 
 def test_ten_thousand_connect_at_once_where_one_thousand_fit(pipeline):
     count = room_for_sockets()
-    gateway = pipeline.gateway(MAX_CONNECTIONS="1000", LOG_LEVEL="info", ADMIN_PORT=free_port())
+    gateway = pipeline.gateway(MAX_CONNECTIONS="1000", LOG_LEVEL="info", ADMIN_PORT=free_port(), **CALM)
     pipeline.processor(LOG_LEVEL="info")
     bystander = pipeline.bystander(gateway)
     bystander.wait_rounds(1)
@@ -112,21 +114,14 @@ def test_ten_thousand_connect_at_once_where_one_thousand_fit(pipeline):
     # Linux resets who waited at its full door for a minute: that one never came to the gateway.
     turned_away = before + count - Metrics(gateway)["postern_connections_accepted_total"]
     assert storm.answers.pop(NOTHING, 0) == turned_away, (turned_away, storm.answers, storm.endings)
-    assert turned_away <= count // 1000 and sum(storm.answers.values()) == count - turned_away, storm.answers
+    assert turned_away <= count // 200 and sum(storm.answers.values()) == count - turned_away, storm.answers
     late = Client(gateway.url("late"), greet=False)
     assert late.receive()["code"] == "max_connections"
     assert late.expect_close().code == 1013
     bystander.wait_rounds(5)
     for connection in connections:
         connection.close()
-
-    def enters():
-        try:
-            Client(gateway.url("afterwards")).close()
-            return True
-        except (AssertionError, OSError):
-            return False
-    wait_until(enters, 60, "room for a new client", 0.2)
+    wait_until(lambda: connects(gateway.url("afterwards")), 60, "room for a new client", 0.2)
     bystander.wait_rounds(3)
 
 

@@ -216,9 +216,9 @@ def test_each_absence_of_the_database_counts_for_itself(pipeline):
     processor.wait_log(event="consuming")
     for number in range(2):
         pipeline.server.kill9()
-        wait_until(lambda many=number: len(processor.log(event="messages_given_back")) > many, 30, "the giving back")
+        wait_until(lambda many=number: len(processor.log(event="messages_given_back")) > many, 60, "the giving back")
         lost, given_back = (datetime.fromisoformat(processor.log(event=event)[-1]["ts"].replace("Z", "+00:00"))
                             for event in ("database_down", "messages_given_back"))
         assert (given_back - lost).total_seconds() > 4.5
         pipeline.server.start()
-        wait_until(lambda: readiness(processor)[0], 30, "it to be ready again")
+        wait_until(lambda: readiness(processor)[0], 60, "it to be ready again")

@@ -68,7 +68,7 @@ class Browser:
         """What is to be read in the first element of a CSS selector."""
         return self.find(selector).text
 
-    def until(self, condition, what, timeout_s=30.0):
+    def until(self, condition, what, timeout_s=60.0):
         """wait_until, which shows the page's text when it was in vain."""
         try:
             return wait_until(condition, timeout_s, what, 0.05)

@@ -142,9 +142,10 @@ def follow(files, wanted, width):
     held = []
     while True:
         time.sleep(HOLD_S / 2)
+        # Of before reading: what the second file got while the first was read may follow what the first got since.
+        until = datetime.fromtimestamp(time.time() - HOLD_S, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%f")
         held += [entry for file in files for entry in file.lines() if is_about(wanted, entry[2])]
         held.sort(key=lambda entry: entry[0])
-        until = datetime.fromtimestamp(time.time() - HOLD_S, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%f")
         while held and held[0][0] <= until:
             show(held.pop(0), width)
         sys.stdout.flush()

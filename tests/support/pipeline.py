@@ -85,8 +85,8 @@ class Pipeline:
             client.send({"type": "text", "content": "are you there?"})
             client.expect(status="queued")
 
-    def bystander(self, gateway, **options):
-        self.bystander_ = Bystander(gateway.url("bystander"), **options)
+    def bystander(self, gateway):
+        self.bystander_ = Bystander(gateway)
         return self.bystander_
 
     def end(self):

@@ -29,7 +29,7 @@ from pathlib import Path
 from process import Failure, Process, children_of, free_port, tail, wait_until
 
 RABBITMQ_BIN = Path("/usr/lib/rabbitmq/bin")
-START_TIMEOUT_S = 120.0
+START_TIMEOUT_S = 300.0
 QUORUM_QUEUE_AGE_S = 1.0  # when RabbitMQ 3.10 has long written down, 0.3 s late as measured, that it has a new one
 
 
@@ -167,7 +167,7 @@ class Broker:
             self.process.end(timeout_s=60)
         return self.start()
 
-    def ctl(self, *words, timeout_s=60):
+    def ctl(self, *words, timeout_s=180):
         """Runs rabbitmqctl; returns its output."""
         done = subprocess.run(
             [str(RABBITMQ_BIN / "rabbitmqctl"), "-q", "-n", self.node, *map(str, words)], env=self._environment(),
@@ -373,16 +373,22 @@ class Database:
     def _all_pids(self):
         return [self.process.pid] + children_of(self.process.pid)
 
+    def _stopped_pids(self):
+        """All pids, with the server stopped first, so that it has no other children a moment later."""
+        if self.process.alive():
+            self.process.stop()
+        return self._all_pids()
+
     def kill9(self):
         """Kills the server and all its sessions at once."""
-        pids = self._all_pids()
+        pids = self._stopped_pids()
         for pid in pids:
             _kill(pid, signal.SIGKILL)
         self.process.wait()
         wait_until(lambda: not any(_exists(pid) for pid in pids[1:]), 30, "PostgreSQL's sessions to be gone")
 
     def stop(self):
-        for pid in self._all_pids():
+        for pid in self._stopped_pids():
             _kill(pid, signal.SIGSTOP)
 
     def cont(self):
