@@ -212,8 +212,8 @@ static bool drop(struct flow *flow)
 {
     for (size_t count = 0; spool_is_filling(flow->spool); count++) {
         const struct window_entry *front = window_front(flow->window);
-        if (front == NULL || front->spool_sequence == 0) {
-            return false; /* the oldest is on its way from the disk, or nothing of it is there */
+        if (front == NULL || !spool_is_on_disk(flow->spool, front->spool_sequence)) {
+            return false; /* it is on its way from the disk, or to it: then nothing older takes room there */
         }
         if (count == FLOW_DROPS_MAX) {
             return true;

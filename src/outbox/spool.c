@@ -154,6 +154,11 @@ bool spool_is_filling(const struct spool *spool)
     return spool_stage_bytes(&spool->stage) + spool->stage.bytes_max > disk_room_bytes(spool);
 }
 
+bool spool_is_on_disk(const struct spool *spool, uint64_t sequence)
+{
+    return sequence != 0 && sequence < spool->stage.first_sequence;
+}
+
 /* ---- the front ---- */
 
 uint8_t *spool_reserve(struct spool *spool, size_t payload_bytes)

@@ -90,8 +90,11 @@ bool spool_on_job(struct spool *spool, const struct port_job *job, uint64_t now_
 /* May records of so many bytes in all (SPOOL_RECORD_BYTES of each payload) surely be appended, to the stage and from
  * there to the disk? */
 bool spool_has_room(const struct spool *spool, size_t record_bytes);
-/* The disk might not have room for another full stage: it is time to release. */
+/* The disk might not have room for another full stage: it is time to release. What is on the disk, that is: the stage
+ * gives its room back by itself. */
 bool spool_is_filling(const struct spool *spool);
+/* It was appended (0: never), and the sync has come back. */
+bool spool_is_on_disk(const struct spool *spool, uint64_t sequence);
 
 /* Where to put a payload of at most payload_bytes; NULL while the stage is full. Then the message is appended by
  * saying how many bytes it has; the sequence is returned. */

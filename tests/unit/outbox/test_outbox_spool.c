@@ -302,6 +302,30 @@ static void a_full_spool_drops_the_oldest(void **state)
     end(test);
 }
 
+/* What is only on its way to the disk takes no room there: dropping it would make none. */
+static void what_is_not_on_the_disk_is_not_dropped(void **state)
+{
+    (void)state;
+    enum { ON_DISK = 20 };
+    struct test *test = make_with(9); /* hardly more than two stages */
+    rig_pass(&test->rig, 1000, 50);
+    test->spool.drops_oldest = true;
+    test->window_messages = 1000;
+    die(test, FAULTY_CUT_KEEPS);
+    break_broker(test);
+    take(test, ON_DISK);
+    rig_pass(&test->rig, FLOW_DOWN_MS + 100, 50);
+    assert_int_equal(test->accepted_count, ON_DISK);
+    for (int i = 0; i < 400; i++) {
+        assert_true(take_one(test)); /* in one turn: more than the stage holds */
+    }
+    rig_turn(&test->rig);
+    assert_in_range(test->rejected_count, 1, ON_DISK);
+    mend_broker(test);
+    finish(test);
+    end(test);
+}
+
 static void a_full_spool_takes_no_more_until_it_drains(void **state)
 {
     (void)state;
@@ -389,6 +413,7 @@ int main(void)
         cmocka_unit_test(slower_than_the_window_goes_over_the_disk),
         cmocka_unit_test(accepted_never_comes_after_queued),
         cmocka_unit_test(a_full_spool_drops_the_oldest),
+        cmocka_unit_test(what_is_not_on_the_disk_is_not_dropped),
         cmocka_unit_test(a_full_spool_takes_no_more_until_it_drains),
         cmocka_unit_test(room_that_was_promised_is_there),
     };
