@@ -234,6 +234,9 @@ uint32_t ledger_recognize(struct world *world, const struct ledger_publish *publ
     check_body(world, index, publish->body);
     check_properties(world, index, publish);
     check_behind_refused(world, index, publish);
+    if (at(world, index)->publish_order == 0) {
+        at(world, index)->publish_order = ++world->ledger.published_count;
+    }
     return index;
 }
 
@@ -318,16 +321,26 @@ void ledger_writes_were_torn(struct world *world)
 
 /* ---- what is told to clients ---- */
 
-/* What the gateway can have at most, as records on the disk: all that was sent to it and is not known to be gone. */
+/* What the gateway can have at most, as records on the disk: all that was sent to it and is not known to be gone. And
+ * what is gone and was published behind one of these: room comes back in order. */
 static uint64_t held_bytes(struct world *world)
 {
     uint64_t bytes = 0;
     char text[LEDGER_TEXT_BYTES];
+    uint32_t first_held = UINT32_MAX;
     broker_tell_read(world);
     for (uint32_t i = 0; i < world->ledger.message_count; i++) {
         const struct ledger_message *message = &world->ledger.messages[i];
-        if (message->submission_count > message->gone_count) {
-            bytes += (uint64_t)(message->submission_count - message->gone_count) *
+        if (message->submission_count > message->gone_count && message->publish_order > 0 &&
+            message->publish_order < first_held) {
+            first_held = message->publish_order;
+        }
+    }
+    for (uint32_t i = 0; i < world->ledger.message_count; i++) {
+        const struct ledger_message *message = &world->ledger.messages[i];
+        bool is_held = message->submission_count > message->gone_count;
+        if (is_held || message->publish_order > first_held) {
+            bytes += (uint64_t)message->submission_count *
                      (write_body(i, message, text) + TIME_BYTES + 2 + RECORD_AROUND_BYTES);
         }
     }

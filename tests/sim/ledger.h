@@ -46,6 +46,7 @@ struct ledger_message {
     uint16_t submission_count;
     uint16_t enqueued_count;
     uint16_t gone_count;       /* confirms that the gateway has read, and drops */
+    uint32_t publish_order;    /* among the first publishes that came to the broker; 0: none has */
     uint32_t queued_life;      /* of the gateway, in which `queued` was told; 0: it was not, or that is not certain */
     uint32_t confirm_link;     /* the connection on which a confirm was said that was not seen to be read; 0: none */
     uint64_t confirm_position; /* behind it */
@@ -67,6 +68,7 @@ struct ledger {
     bool is_disk_good;                                      /* by plan: no write fails */
     uint32_t promised_count;                                /* accepted and not in a queue */
     uint32_t refused_count;                                 /* by the broker, and in no queue */
+    uint32_t published_count;                               /* at least once */
 };
 
 /* What came with a publish. */
