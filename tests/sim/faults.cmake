@@ -48,10 +48,6 @@ sim_fault(the_wrong_record_is_released 6000 outbox/flow.c
 sim_fault(a_write_takes_a_record_too_many_for_synced 6000 outbox/spool_write.c
   [[    while (stage->first_sequence <= write->last_sequence) {]]
   [[    while (stage->first_sequence <= write->last_sequence + (stage->first_sequence + 1 < stage->next_sequence)) {]])
-sim_fault(a_stage_emptied_at_its_end_stays_full 6000 outbox/spool_stage.c
-  [[    if (spool_stage_is_empty(stage)) {
-        stage->start = 0;]] [[    if (spool_stage_is_empty(stage) && stage->end < stage->bytes_max) {
-        stage->start = 0;]])
 
 # The order, and what is sent again.
 sim_fault(the_replay_is_forgotten 6000 outbox/uplink.c
