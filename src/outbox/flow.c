@@ -235,7 +235,9 @@ bool flow_has_room(struct flow *flow, size_t count, size_t bytes)
         if (window_has_room(flow->window, count, bytes)) {
             return true;
         }
-        if (flow->spool != NULL && spill(flow)) {
+        bool is_spilled = flow->spool != NULL && spill(flow);
+        flow->is_short = flow->spool != NULL && !is_spilled;
+        if (is_spilled) {
             go_over_disk(flow);
         }
     }
@@ -268,11 +270,12 @@ uint8_t *flow_reserve(struct flow *flow, size_t parcel_bytes)
             return at;
         }
     }
-    if (spool_has_room(flow->spool, bytes)) {
-        return spool_reserve(flow->spool, parcel_bytes);
+    /* Not spool_has_room: of what was promised, the end of the stage's ring may be unused by now. */
+    uint8_t *at = spool_disk_has_room(flow->spool, bytes) ? spool_reserve(flow->spool, parcel_bytes) : NULL;
+    if (at == NULL) {
+        flow->refused_bytes = bytes;
     }
-    flow->refused_bytes = bytes;
-    return NULL;
+    return at;
 }
 
 void flow_push(struct flow *flow, size_t parcel_bytes, uint64_t now_ms)
@@ -359,7 +362,8 @@ uint64_t flow_turn(struct flow *flow, uint64_t now_ms, bool is_well)
     }
     release(flow);
     uint64_t due_ms = decide_spilling(flow, now_ms, is_well);
-    if (flow->route == FLOW_THROUGH_MEMORY && (flow->is_spilling || flow->is_securing)) {
+    flow->is_short = flow->is_short && flow->route == FLOW_THROUGH_MEMORY && !is_half_free(flow->window);
+    if (flow->route == FLOW_THROUGH_MEMORY && (flow->is_spilling || flow->is_securing || flow->is_short)) {
         (void)spill(flow);
     }
     if (flow->drops_oldest && drop(flow)) {

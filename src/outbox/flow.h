@@ -78,6 +78,7 @@ struct flow {
     bool is_draining; /* it has messages, and the broker takes them */
     bool is_spilling;
     bool is_securing;
+    bool is_short; /* the window had no room for someone, and not all of it could be spilled at once */
 };
 
 /* `spool` is NULL for none. While the arena measures, the flow must not be used. */

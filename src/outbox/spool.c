@@ -143,15 +143,19 @@ static uint64_t disk_room_bytes(const struct spool *spool)
 bool spool_has_room(const struct spool *spool, size_t record_bytes)
 {
     const struct spool_stage *stage = &spool->stage;
-    size_t staged_bytes = spool_stage_bytes(stage);
-    size_t left_bytes = stage->bytes_max - staged_bytes;
+    size_t left_bytes = stage->bytes_max - spool_stage_bytes(stage);
     return left_bytes >= stage->record_bytes_max && left_bytes - stage->record_bytes_max >= record_bytes &&
-           staged_bytes + record_bytes <= disk_room_bytes(spool);
+           spool_disk_has_room(spool, record_bytes);
+}
+
+bool spool_disk_has_room(const struct spool *spool, size_t record_bytes)
+{
+    return spool->stage.records_bytes + record_bytes <= disk_room_bytes(spool);
 }
 
 bool spool_is_filling(const struct spool *spool)
 {
-    return spool_stage_bytes(&spool->stage) + spool->stage.bytes_max > disk_room_bytes(spool);
+    return !spool_disk_has_room(spool, spool->stage.bytes_max);
 }
 
 bool spool_is_on_disk(const struct spool *spool, uint64_t sequence)

@@ -90,6 +90,8 @@ bool spool_on_job(struct spool *spool, const struct port_job *job, uint64_t now_
 /* May records of so many bytes in all (SPOOL_RECORD_BYTES of each payload) surely be appended, to the stage and from
  * there to the disk? */
 bool spool_has_room(const struct spool *spool, size_t record_bytes);
+/* The disk alone, behind what is in the stage. Within a promise of spool_has_room the stage takes each record. */
+bool spool_disk_has_room(const struct spool *spool, size_t record_bytes);
 /* The disk might not have room for another full stage: it is time to release. What is on the disk, that is: the stage
  * gives its room back by itself. */
 bool spool_is_filling(const struct spool *spool);

@@ -48,6 +48,7 @@ struct spool_stage {
     size_t last;             /* of the last record */
     uint64_t first_sequence; /* of the first record; next_sequence when there is none */
     uint64_t next_sequence;
+    size_t records_bytes; /* of all of them; the ring's unused end is none of it */
     size_t record_bytes_max;
 };
 
@@ -164,6 +165,7 @@ static inline bool spool_stage_is_empty(const struct spool_stage *stage)
 {
     return stage->first_sequence == stage->next_sequence;
 }
+/* Of the ring that cannot be used now, its unused end too. */
 size_t spool_stage_bytes(const struct spool_stage *stage);
 uint8_t *spool_stage_reserve(struct spool_stage *stage, size_t payload_bytes);
 uint64_t spool_stage_append(struct spool_stage *stage, size_t payload_bytes);

@@ -54,7 +54,14 @@ static bool secure(struct spool *spool, uint32_t index)
 void spool_secure_segments(struct spool *spool)
 {
     for (uint32_t index = 0; index < spool->segment_end; index++) {
-        enum spool_segment_state state = spool->segments[index].state;
+        const struct spool_segment *segment = &spool->segments[index];
+        enum spool_segment_state state = segment->state;
+        /* A write that failed before the restart began it. Its header says which of its records count no more. */
+        bool is_superseded =
+            state == SPOOL_SEGMENT_FREE && segment->number > 0 && segment->first_sequence > spool->released_sequence;
+        if (is_superseded) {
+            (void)secure(spool, index);
+        }
         if ((state == SPOOL_SEGMENT_KEPT || state == SPOOL_SEGMENT_WRITTEN) && !secure(spool, index) &&
             state == SPOOL_SEGMENT_WRITTEN) {
             spool_set_state(spool, index, SPOOL_SEGMENT_KEPT);

@@ -189,6 +189,9 @@ static uint64_t replay(struct uplink *uplink)
     if (amqp_link_blocked(uplink->link)) {
         return next;
     }
+    if (window_depth(uplink->window) == 0) {
+        uplink->nacked_since_ms = 0; /* what was refused has left: the processor spoke of it, or it was dropped */
+    }
     if (uplink->nacked_since_ms != 0) {
         uint64_t give_up_ms = uplink->nacked_since_ms + ONLY_NACKS_MS;
         if (uplink->now_ms >= give_up_ms) {

@@ -173,6 +173,30 @@ static void test_an_alarm_stops_the_clock_of_nacks(void **state)
     end(test);
 }
 
+/* It was in the queue all the same, as after a leader's failover: nothing is left that would have to be taken. */
+static void test_what_was_nacked_and_is_stored_costs_no_connection(void **state)
+{
+    (void)state;
+    struct test *test = make(MESSAGES, 64, 1 << 20);
+    struct outbox_origin origin;
+    uint64_t number;
+    start(test);
+    take(test, 1);
+    test->published = 1;
+    assert_true(rig_until(&test->rig, has_published, test));
+    fake_broker_nack(&test->rig.broker, 1, false);
+    rig_settle(&test->rig);
+    const struct fake_publish *publish = &test->rig.broker.publishes[0];
+    struct span client = span_of(publish->message_id, (size_t)(strchr(publish->message_id, ':') - publish->message_id));
+    assert_int_equal(outbox_settle(test->rig.outbox, client, span_text(publish->correlation_id), &origin, &number),
+                     OUTBOX_REF_OURS);
+    assert_true(outbox_empty(test->rig.outbox));
+    rig_pass(&test->rig, 2000, 100);
+    assert_int_equal(outbox_counters(test->rig.outbox)->relinked_count, 0);
+    finish(test);
+    end(test);
+}
+
 /* A quorum queue without its majority says neither yes nor no. */
 static void test_what_hangs_after_a_nack_is_given_up(void **state)
 {
@@ -405,6 +429,7 @@ int main(void)
         cmocka_unit_test(test_a_second_of_nothing_but_nacks_leads_to_a_new_connection),
         cmocka_unit_test(test_nacks_with_acks_between_are_waited_for),
         cmocka_unit_test(test_an_alarm_stops_the_clock_of_nacks),
+        cmocka_unit_test(test_what_was_nacked_and_is_stored_costs_no_connection),
         cmocka_unit_test(test_what_hangs_after_a_nack_is_given_up),
         cmocka_unit_test(test_a_returned_message_is_not_confirmed_by_its_ack),
         cmocka_unit_test(test_a_lost_link_leads_to_a_replay_in_order),

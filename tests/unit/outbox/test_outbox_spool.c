@@ -302,6 +302,77 @@ static void a_full_spool_drops_the_oldest(void **state)
     end(test);
 }
 
+/* It confirms steadily, and less than comes: a window that is much larger than what is on its way to the disk at once
+ * goes there part by part, and what follows over it. */
+static void a_slow_broker_is_no_pressure_while_the_disk_has_room(void **state)
+{
+    (void)state;
+    enum { WINDOW = 400 };
+    struct test *test = make();
+    rig_pass(&test->rig, 1000, 50);
+    break_broker(test);
+    test->spool.stage_bytes = 8000;
+    test->window_messages = WINDOW;
+    die(test, FAULTY_CUT_KEEPS);
+    test->rig.broker.acks = false;
+    mend_broker(test);
+    rig_pass(&test->rig, 1000, 50);
+    uint64_t acked_tag = 0;
+    uint32_t told_count = test->room_count; /* who was refused waits to be told */
+    for (int i = 0; i < 400; i++) {
+        for (int k = 0; k < 3 && test->room_count >= told_count; k++) {
+            told_count = test->room_count + !take_one(test);
+        }
+        rig_pass(&test->rig, 100, 50);
+        if (i % 10 == 9 && test->rig.broker.publish_count > acked_tag) {
+            fake_broker_ack(&test->rig.broker, ++acked_tag, false);
+        }
+    }
+    assert_true(test->taken > 2 * WINDOW);
+    assert_true(acked_tag > 30);
+    fake_broker_ack(&test->rig.broker, 0, true);
+    test->rig.broker.acks = true;
+    finish(test);
+    end(test);
+}
+
+/* A promise holds for each message of it, wherever the end of the stage's ring falls. */
+static void what_was_promised_is_taken(void **state)
+{
+    (void)state;
+    struct test *test = make();
+    uint64_t random = 1;
+    uint32_t refused_count = 0;
+    rig_pass(&test->rig, 1000, 50);
+    break_broker(test);
+    test->spool.stage_bytes = 8000;
+    die(test, FAULTY_CUT_KEEPS);
+    while (test->taken < 2 * WINDOW_MESSAGES) { /* then the way is over the disk */
+        (void)take_one(test);
+        rig_settle(&test->rig);
+    }
+    for (uint32_t round = 0; round < 2000 && test->taken < 1200; round++) {
+        random = random * 6364136223846793005ULL + 1442695040888963407ULL;
+        uint32_t long_bytes = 200 + (uint32_t)(random >> 40) % (CONTENT_MAX - 200);
+        uint32_t count = 2 + (uint32_t)(random >> 33) % 2;
+        if (outbox_has_room(test->rig.outbox, count, long_bytes + count - 1)) {
+            assert_true(take_to(test, 0, long_bytes));
+            for (uint32_t i = 1; i < count; i++) {
+                assert_true(take_to(test, 0, 1));
+            }
+        } else {
+            refused_count++;
+        }
+        test->rig.faulty->is_held = random >> 60 < 8;
+        rig_turn(&test->rig);
+    }
+    assert_true(refused_count > 50);
+    test->rig.faulty->is_held = false;
+    mend_broker(test);
+    finish(test);
+    end(test);
+}
+
 /* What is only on its way to the disk takes no room there: dropping it would make none. */
 static void what_is_not_on_the_disk_is_not_dropped(void **state)
 {
@@ -413,6 +484,8 @@ int main(void)
         cmocka_unit_test(slower_than_the_window_goes_over_the_disk),
         cmocka_unit_test(accepted_never_comes_after_queued),
         cmocka_unit_test(a_full_spool_drops_the_oldest),
+        cmocka_unit_test(a_slow_broker_is_no_pressure_while_the_disk_has_room),
+        cmocka_unit_test(what_was_promised_is_taken),
         cmocka_unit_test(what_is_not_on_the_disk_is_not_dropped),
         cmocka_unit_test(a_full_spool_takes_no_more_until_it_drains),
         cmocka_unit_test(room_that_was_promised_is_there),

@@ -431,6 +431,35 @@ static void a_large_batch_is_secured_by_a_start_with_a_small_stage(void **state)
     spool_rig_close(&rig);
 }
 
+/* Its write failed and its records went into another segment, with the same sequences. The system may have its header
+ * in memory alone; without one its records would count again. */
+static void what_a_failed_write_began_is_secured_too(void **state)
+{
+    (void)state;
+    size_t superseded_count = 0;
+    for (uint64_t seed = 1; seed <= 40; seed++) {
+        static struct spool_rig rig;
+        spool_rig_open(&rig, SEGMENT_BYTES, SEGMENTS, seed);
+        assert_true(spool_rig_start(&rig));
+        faulty_fail(&rig.faulty, FAULTY_SYNC, 0, 1, EIO_TEXT);
+        spool_rig_append_many(&rig, 5);
+        spool_rig_settle(&rig);
+        pass(&rig, 1000);
+        assert_int_equal(rig.synced_count, 5);
+        uint8_t bytes[SEGMENT_BYTES];
+        assert_int_equal(spool_rig_load(&rig, 0, bytes, sizeof bytes), SEGMENT_BYTES);
+        bool has_header = !spool_is_zero(bytes, SPOOL_SEGMENT_HEADER_BYTES);
+        spool_rig_kill(&rig);
+        uint64_t sync_count = rig.faulty.counts[FAULTY_SYNC];
+        assert_true(spool_rig_start(&rig));
+        assert_int_equal(rig.faulty.counts[FAULTY_SYNC] - sync_count, has_header ? 2 : 1);
+        superseded_count += has_header;
+        spool_rig_expect(&rig, 0, 4);
+        spool_rig_close(&rig);
+    }
+    assert_true(superseded_count > 5);
+}
+
 static void a_segment_that_cannot_be_secured_is_not_written_on(void **state)
 {
     struct spool_rig *rig = *state;
@@ -464,6 +493,7 @@ int main(void)
         with_rig(what_a_failed_write_left),
         cmocka_unit_test(power_goes_after_every_operation),
         cmocka_unit_test(what_a_start_has_found_stays_found),
+        cmocka_unit_test(what_a_failed_write_began_is_secured_too),
         cmocka_unit_test(a_large_batch_is_secured_by_a_start_with_a_small_stage),
         with_rig(a_segment_that_cannot_be_secured_is_not_written_on),
         with_rig(a_long_and_unlucky_life),
