@@ -2,7 +2,9 @@
 """When the broker cannot take messages: clients are told once, not read, and lose nothing."""
 
 import json
+import random
 import socket
+from concurrent.futures import ThreadPoolExecutor
 
 from clients import PING, PONG, TEXT, Client, RawClient, connects
 from process import wait_until
@@ -123,3 +125,23 @@ def test_it_starts_without_a_broker_and_takes_messages(pipeline):
         pipeline.processor()
         assert client.receive()["status"] == "queued"
         assert client.receive()["status"] == "stored"
+
+
+def test_long_messages_and_an_outbox_of_few(pipeline):
+    """Over the disk, one read brings long messages and short ones: what the gateway reads it has room for."""
+    gateway = pipeline.gateway(OUTBOX_MESSAGES=100, MAX_MESSAGE_BYTES=65536, RABBITMQ_URL="amqp://127.0.0.1:1")
+
+    def talk(number):
+        lengths = random.Random(number)
+        with RawClient(gateway.url(f"dev-{number}") + "?receipts=none").open() as raw:
+            raw.read_frame()
+            for _ in range(60):
+                long = b'{"type":"text","content":"%s"}' % (b"x" * lengths.choice((100, 40000, 60000, 65000)))
+                raw.send(raw.frame(long) + raw.frame(message(1)) * lengths.randrange(1, 20))
+            raw.send(raw.frame(b'{"type":"ping"}'))
+            while b'"pong"' not in raw.read_frame()[1]:
+                pass  # told to wait, perhaps more than once
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(talk, range(8)))
+    assert gateway.alive()
