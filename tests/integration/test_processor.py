@@ -5,6 +5,7 @@ another program would publish, and read what the gateway would be told."""
 import json
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -528,6 +529,18 @@ def test_a_unix_socket_and_several_hosts(pipeline, feed, servers):
     assert processor.log(event="database_up")[0]["host"] == "localhost"
     broken = pipeline.processor(DATABASE_URL="postgresql:///postern?host=/no/such/folder")
     assert "/no/such/folder" in broken.wait_log(PATIENCE_S, event="database_unreachable")["cause"]
+
+
+def test_a_silent_address_of_several(pipeline, feed, servers):
+    """The first address takes the connection and says nothing: the second one's turn comes."""
+    _, server = servers
+    url = f"postgresql://postern:postern@/{pipeline.name}?hostaddr=127.0.0.2,127.0.0.1&port={server.port}"
+    with socket.create_server(("127.0.0.2", server.port)):
+        processor = pipeline.processor(DATABASE_URL=url)
+        feed.send("m1")
+        assert by_id(feed.receipts(1)) == {"m1": "stored"}
+    assert processor.log(event="database_unreachable")[0]["cause"] == "no answer to the connect"
+    assert processor.log(event="database_up")[0]["host"] == "127.0.0.1"
 
 
 # ---- Trouble with the broker ----
