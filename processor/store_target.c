@@ -51,6 +51,9 @@ static bool read_text(struct span from, char *to, size_t to_bytes)
 static bool read_host(struct store_host *host, struct span name, struct span address, struct span port)
 {
     host->by_libpq = address.bytes > 0 || name.bytes == 0 || name.data[0] == '/' || name.data[0] == '@';
+    if (!host->by_libpq && memchr(name.data, '@', name.bytes) != NULL) {
+        return false; /* no name, but the end of a password with an @ in it: nobody shall log it */
+    }
     return read_text(name, host->name, sizeof host->name) && read_text(address, host->address, sizeof host->address) &&
            read_port(port, &host->port);
 }

@@ -143,6 +143,7 @@ static void lists_that_do_not_fit_are_refused(void **state)
     assert_false(store_target_init(&target, "a", NULL, "x"));
     assert_true(store_target_init(&target, "1,2,3,4,5,6,7,8", NULL, NULL));
     assert_false(store_target_init(&target, "1,2,3,4,5,6,7,8,9", NULL, NULL));
+    assert_false(store_target_init(&target, "end-of-a-password@host", NULL, NULL));
     assert_false(store_target_init(&target, "a", "1,2", NULL));
     assert_false(store_target_init(&target, "a,b", "1", NULL));
     assert_false(store_target_init(&target, NULL, "1,2", "1,2,3"));
