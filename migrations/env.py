@@ -99,13 +99,25 @@ def database_url():
     return url
 
 
+def masked(said):
+    """Without what libpq quotes of the URL, up to the last quote, for a password may hold some: from the first quote
+    behind a colon (those before it hold what libpq expected), or from the first one where none is."""
+    return re.sub(r'^(.*?: (?=")|[^"]*)".*"', r'\1"***"', said)
+
+
+# A password with an @ or a slash in it ends as a host's name or a port.
+MISREAD = re.compile(r'host name "[^"]*@|invalid (?:integer value|port number)')
+
+
 def connect():
     try:
         return psycopg2.connect(database_url())
     except psycopg2.ProgrammingError as error:
-        stop(f"DATABASE_URL is not a URL that libpq understands: {str(error).strip()}")
+        stop(f"DATABASE_URL is not a URL that libpq understands: {masked(' '.join(str(error).split()))}")
     except psycopg2.OperationalError as error:
         said = " ".join(str(error).split())
+        if MISREAD.search(said):
+            said = masked(said) + "; in a password, @ is written %40 and / %2F"
         if "password authentication failed" in said:
             said += ("; the password is the one the database was made with (in docker-compose: POSTGRES_PASSWORD in .env, "
                      "when the volume was made) until ALTER ROLE changes it")

@@ -40,20 +40,18 @@ static void flatten(char *text)
 
 /* ---- The URL ---- */
 
-/* Passwords stand only in what libpq quotes of a URL. */
-static void mask_quoted(char *text)
+/* Passwords stand only in what libpq quotes of a URL, which is the URL or a part of it, behind a colon and up to the
+ * message's last quote: one in between is the password's own. Quotes before it hold what libpq expected ("]"). */
+static void copy_masked(const char *message, char *error, size_t error_bytes)
 {
-    char *open = strchr(text, '"');
-    while (open != NULL) {
-        char *const close = strchr(open + 1, '"');
-        if (close == NULL) {
-            return;
-        }
-        for (char *at = open + 1; at < close; at++) {
-            *at = '*';
-        }
-        open = strchr(close + 1, '"');
+    const char *const colon = strstr(message, ": \"");
+    const char *const open = strchr(colon == NULL ? message : colon, '"');
+    if (open == NULL) {
+        (void)snprintf(error, error_bytes, "%s", message);
+        return;
     }
+    const char *const close = strrchr(open, '"');
+    (void)snprintf(error, error_bytes, "%.*s\"***\"%s", (int)(open - message), message, close == open ? "" : close + 1);
 }
 
 static const char *option_value(const PQconninfoOption *options, const char *keyword)
@@ -75,22 +73,26 @@ bool store_postgres_read_url(const char *url, struct store_target *target, char 
     char *message = NULL;
     PQconninfoOption *const options = PQconninfoParse(url, &message);
     if (options == NULL) {
-        (void)snprintf(error, error_bytes, "%s", message == NULL ? "out of memory" : message);
+        copy_masked(message == NULL ? "out of memory" : message, error, error_bytes);
         PQfreemem(message);
         flatten(error);
-        mask_quoted(error);
         return false;
     }
     PQconninfoOption *const defaults = PQconndefaults();
     const char *host = option_value(options, "host");
+    const char *address = option_value(options, "hostaddr");
     const char *port = option_value(options, "port");
     host = host == NULL ? option_value(defaults, "host") : host;
+    address = address == NULL ? option_value(defaults, "hostaddr") : address;
     port = port == NULL ? option_value(defaults, "port") : port;
-    const bool good = store_target_init(target, host, port, option_value(options, "hostaddr") != NULL);
+    const bool good = store_target_init(target, host, address, port);
     PQconninfoFree(options);
     PQconninfoFree(defaults);
     if (!good) {
-        (void)snprintf(error, error_bytes, "it must name up to %d hosts with ports of 1 to 65535", STORE_HOSTS_MAX);
+        (void)snprintf(error, error_bytes,
+                       "it must name up to %d hosts, with one port of 1 to 65535 or as many as hosts, and where it has "
+                       "hostaddr too, as many of those as hosts; in a password, @ is written %%40 and / %%2F",
+                       STORE_HOSTS_MAX);
     }
     return good;
 }
@@ -142,13 +144,14 @@ bool store_postgres_connect(struct store_postgres *postgres, const char *url, co
 {
     CHECK(postgres->connection == NULL);
     const struct store_host *const host = store_target_host(target);
-    char address[PORT_ADDRESS_TEXT_BYTES] = "";
+    char address[PORT_ADDRESS_TEXT_BYTES];
     char port[8] = "";
+    memcpy(address, host->address, sizeof address);
     if (!host->by_libpq) {
         store_target_address(target, postgres->port, address);
     }
     /* One host of several must be named to libpq, which would else try its whole list. */
-    const bool is_named = !host->by_libpq || (host->name[0] != '\0' && target->host_count > 1);
+    const bool is_named = address[0] != '\0' || (host->name[0] != '\0' && target->host_count > 1);
     if (is_named) {
         (void)snprintf(port, sizeof port, "%u", (unsigned)host->port);
     }

@@ -1,18 +1,26 @@
 /* SPDX-License-Identifier: MIT */
-/* Two indexes walk a list of hosts and the addresses of the present one. A host that is a path, or that libpq knows by
- * itself, has one address, which is not looked at. */
+/* Two indexes walk a list of hosts and the addresses of the present one. A host whose address the URL gives, that is a
+ * path, or that libpq knows by itself, has one address, which is not looked at. */
 #include "store_target.h"
 
 #include "check.h"
 #include "decimal.h"
 #include "span.h"
 
-/* Cuts the next piece up to a comma off the list. */
-static struct span cut(struct span *list, bool *more)
+static size_t count_pieces(struct span list)
+{
+    size_t count = list.bytes > 0;
+    for (size_t i = 0; i < list.bytes; i++) {
+        count += list.data[i] == ',';
+    }
+    return count;
+}
+
+/* Cuts the next piece up to a comma off the list; an empty one when nothing is left. */
+static struct span cut(struct span *list)
 {
     const uint8_t *const comma = list->bytes > 0 ? memchr(list->data, ',', list->bytes) : NULL;
     const struct span piece = comma == NULL ? *list : span_of(list->data, (size_t)(comma - list->data));
-    *more = comma != NULL;
     *list = comma == NULL ? span_of(NULL, 0) : span_of(comma + 1, list->bytes - piece.bytes - 1);
     return piece;
 }
@@ -27,36 +35,49 @@ static bool read_port(struct span text, uint16_t *port)
     return true;
 }
 
-bool store_target_init(struct store_target *target, const char *hosts, const char *ports, bool has_addresses)
+/* False when there is no room for it and its terminator. */
+static bool read_text(struct span from, char *to, size_t to_bytes)
 {
-    *target = (struct store_target){.host_count = 0};
-    struct span host_list = span_text(hosts == NULL ? "" : hosts);
-    struct span port_list = span_text(ports == NULL ? "" : ports);
-    const bool one_port = port_list.bytes == 0 || memchr(port_list.data, ',', port_list.bytes) == NULL;
-    bool more_hosts = true;
-    bool more_ports = true;
-    while (more_hosts) {
-        if (target->host_count == STORE_HOSTS_MAX) {
-            return false;
-        }
-        struct store_host *const host = &target->hosts[target->host_count++];
-        const struct span name = cut(&host_list, &more_hosts);
-        if (name.bytes > STORE_HOST_BYTES_MAX || (!one_port && !more_ports)) {
-            return false;
-        }
-        if (name.bytes > 0) {
-            memcpy(host->name, name.data, name.bytes);
-        }
-        host->by_libpq = has_addresses || name.bytes == 0 || name.data[0] == '/' || name.data[0] == '@';
-        if (!read_port(one_port ? port_list : cut(&port_list, &more_ports), &host->port)) {
-            return false;
-        }
-    }
-    if (!one_port && more_ports) {
+    if (from.bytes >= to_bytes) {
         return false;
     }
-    if (has_addresses) {
-        target->host_count = 1; /* libpq walks the list by itself: nothing of it needs DNS */
+    if (from.bytes > 0) {
+        memcpy(to, from.data, from.bytes);
+    }
+    to[from.bytes] = '\0';
+    return true;
+}
+
+static bool read_host(struct store_host *host, struct span name, struct span address, struct span port)
+{
+    host->by_libpq = address.bytes > 0 || name.bytes == 0 || name.data[0] == '/' || name.data[0] == '@';
+    if (!host->by_libpq && memchr(name.data, '@', name.bytes) != NULL) {
+        return false; /* no name, but the end of a password with an @ in it: nobody shall log it */
+    }
+    return read_text(name, host->name, sizeof host->name) && read_text(address, host->address, sizeof host->address) &&
+           read_port(port, &host->port);
+}
+
+bool store_target_init(struct store_target *target, const char *hosts, const char *addresses, const char *ports)
+{
+    struct span host_list = span_text(hosts == NULL ? "" : hosts);
+    struct span address_list = span_text(addresses == NULL ? "" : addresses);
+    struct span port_list = span_text(ports == NULL ? "" : ports);
+    const size_t name_count = count_pieces(host_list);
+    const size_t address_count = count_pieces(address_list);
+    const size_t port_count = count_pieces(port_list);
+    const size_t named_count = name_count > 0 ? name_count : 1;
+    *target = (struct store_target){.host_count = address_count > 0 ? address_count : named_count};
+    const size_t count = target->host_count;
+    /* As libpq has it: name and address of one place belong together, and one port is everybody's. */
+    if (count > STORE_HOSTS_MAX || (name_count > 0 && name_count != count) || (port_count > 1 && port_count != count)) {
+        return false;
+    }
+    for (size_t i = 0; i < count; i++) {
+        const struct span port = port_count > 1 ? cut(&port_list) : port_list;
+        if (!read_host(&target->hosts[i], cut(&host_list), cut(&address_list), port)) {
+            return false;
+        }
     }
     return true;
 }

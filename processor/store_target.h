@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Which addresses to try for a database, and in what order: each host of the URL, each address of a host.
+/* Which addresses to try for a database, and in what order: each host of the URL, each address of a host, be it from
+ * DNS or the one that the URL gives for it (hostaddr).
  *
  * libpq would walk the same list, but it asks DNS in the loop's thread, and waits for a silent host for minutes before
  * it turns to the next. So names are resolved by the port's worker, and libpq gets one address at a time.
@@ -23,7 +24,8 @@ enum {
 };
 
 struct store_host {
-    char name[STORE_HOST_BYTES_MAX + 1]; /* empty: libpq's default; "/path": a Unix socket */
+    char name[STORE_HOST_BYTES_MAX + 1];   /* empty: libpq's default; "/path": a Unix socket */
+    char address[PORT_ADDRESS_TEXT_BYTES]; /* numeric, as the URL gives it; empty: it gives none */
     uint16_t port;
     bool by_libpq; /* nothing to resolve: libpq takes the host as it is */
 };
@@ -38,9 +40,9 @@ struct store_target {
     char error[STORE_ERROR_BYTES]; /* of the last resolve, when address_count is 0 */
 };
 
-/* Reads libpq's lists of hosts and ports (commas between; NULL where the URL has none). False when they do not fit
- * together or a port is none. `has_addresses`: the URL gives numeric addresses of its own (hostaddr). */
-bool store_target_init(struct store_target *target, const char *hosts, const char *ports, bool has_addresses);
+/* Reads libpq's lists (host, hostaddr and port; commas between; NULL where the URL has none). False when they do not
+ * fit together or a port is none. */
+bool store_target_init(struct store_target *target, const char *hosts, const char *addresses, const char *ports);
 
 /* Starts over with the first host. */
 void store_target_rewind(struct store_target *target);

@@ -215,8 +215,8 @@ static size_t piece_bytes(const char *lines, size_t bytes)
     return whole;
 }
 
-/* Offers to stdout what it was not offered yet. */
-static void copy_lines(struct log *log)
+/* Offers to stdout what it was not offered yet; false when it did not take all of that. */
+static bool offer_lines(struct log *log)
 {
     bool takes = true;
     while (log->copied_bytes < log->buffer_bytes) {
@@ -226,10 +226,19 @@ static void copy_lines(struct log *log)
         log->copies_lost += takes ? 0 : count_lines(lines, bytes);
         log->copied_bytes += bytes;
     }
-    if (takes && log->copies_lost > 0) {
+    return takes;
+}
+
+static void copy_lines(struct log *log)
+{
+    if (offer_lines(log) && log->copies_lost > 0) {
         uint64_t lines = log->copies_lost;
         log->copies_lost = 0;
         log_event(log, LOG_WARN, "stdout_recovered", LOG_U64("lost_lines", lines));
+        /* That line too, before the file takes it from the buffer. */
+        if (!offer_lines(log)) {
+            log->copies_lost += lines;
+        }
     }
 }
 

@@ -32,22 +32,60 @@ static size_t find_last(struct span text, uint8_t byte)
     return at == 0 ? text.bytes : at - 1;
 }
 
-/* Masks what follows `password=` in a query. */
-static void mask_query(struct text *out, struct span url)
+/* The first value of `password` or `sslpassword` in a URL's query, whose parameters are parted by &, or in what is no
+ * URL (libpq's "host=h password = p"), where it is taken to go on to the end. At the end, and empty, if there is none.
+ */
+static struct span find_password(struct span query, bool is_url)
 {
-    static const char name[] = "password=";
-    for (;;) {
-        size_t at = find(url, name);
-        if (at == url.bytes) {
-            text_bytes(out, url);
-            return;
-        }
+    static const char name[] = "password";
+    size_t at = 0;
+    while ((at += find(span_from(query, at), name)) < query.bytes) {
         at += sizeof name - 1;
-        text_bytes(out, span_of(url.data, at));
-        text_string(out, "***");
-        url = span_from(url, at);
-        url = span_from(url, find(url, "&"));
+        while (at < query.bytes && query.data[at] == ' ') {
+            at++;
+        }
+        if (at < query.bytes && query.data[at] == '=') {
+            struct span value = span_from(query, at + 1);
+            return is_url ? span_of(value.data, find(value, "&")) : value;
+        }
     }
+    return span_from(query, query.bytes);
+}
+
+static void mask_query(struct text *out, struct span query, bool is_url)
+{
+    while (query.bytes > 0) {
+        struct span value = find_password(query, is_url);
+        size_t clear_bytes = (size_t)(value.data - query.data);
+        text_bytes(out, span_of(query.data, clear_bytes));
+        text_string(out, value.bytes > 0 ? "***" : "");
+        query = span_from(query, clear_bytes + value.bytes);
+    }
+}
+
+/* What stands around the login's password; at the text's end what is not there. */
+struct login {
+    size_t colon;
+    size_t at_sign;
+};
+
+/* From the first colon to the last @, for a password that is wrong may hold an @, a slash or a question mark. Only what
+ * stands within the query's own passwords belongs to no login. */
+static struct login find_login(struct span text, bool is_url)
+{
+    struct login login = {.colon = text.bytes, .at_sign = text.bytes};
+    size_t query_at = is_url ? find(text, "?") : 0;
+    size_t at = 0;
+    while (at < text.bytes) {
+        struct span value = find_password(span_from(text, at > query_at ? at : query_at), is_url);
+        struct span clear = span_of(text.data + at, (size_t)(value.data - text.data) - at);
+        size_t colon = find(clear, ":");
+        size_t at_sign = find_last(clear, '@');
+        login.colon = login.colon == text.bytes && colon < clear.bytes ? at + colon : login.colon;
+        login.at_sign = at_sign < clear.bytes ? at + at_sign : login.at_sign;
+        at += clear.bytes + value.bytes;
+    }
+    return login;
 }
 
 void settings_mask_url(struct text *out, struct span url)
@@ -64,16 +102,15 @@ void settings_mask_url(struct text *out, struct span url)
             size_t comma = find_last(span_of(rest.data, next_scheme), ',');
             one.bytes = comma < next_scheme ? authority + comma : url.bytes;
         }
-        authority = authority == url.bytes ? 0 : authority;
-        struct span login = span_of(one.data + authority, one.bytes - authority);
-        size_t at_sign = find_last(login, '@');
-        size_t colon = find(login, ":");
-        if (at_sign < login.bytes && colon < at_sign) {
-            text_bytes(out, span_of(one.data, authority + colon + 1));
+        bool is_url = authority < url.bytes;
+        authority = is_url ? authority : 0;
+        struct login login = find_login(span_of(one.data + authority, one.bytes - authority), is_url);
+        if (login.colon < login.at_sign && authority + login.at_sign < one.bytes) {
+            mask_query(out, span_of(one.data, authority + login.colon + 1), is_url);
             text_string(out, "***");
-            mask_query(out, span_from(login, at_sign));
+            mask_query(out, span_from(one, authority + login.at_sign), is_url);
         } else {
-            mask_query(out, one);
+            mask_query(out, one, is_url);
         }
         url = span_from(url, one.bytes);
     }

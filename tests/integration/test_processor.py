@@ -5,6 +5,7 @@ another program would publish, and read what the gateway would be told."""
 import json
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -530,6 +531,18 @@ def test_a_unix_socket_and_several_hosts(pipeline, feed, servers):
     assert "/no/such/folder" in broken.wait_log(PATIENCE_S, event="database_unreachable")["cause"]
 
 
+def test_a_silent_address_of_several(pipeline, feed, servers):
+    """The first address takes the connection and says nothing: the second one's turn comes."""
+    _, server = servers
+    url = f"postgresql://postern:postern@/{pipeline.name}?hostaddr=127.0.0.2,127.0.0.1&port={server.port}"
+    with socket.create_server(("127.0.0.2", server.port)):
+        processor = pipeline.processor(DATABASE_URL=url)
+        feed.send("m1")
+        assert by_id(feed.receipts(1)) == {"m1": "stored"}
+    assert processor.log(event="database_unreachable")[0]["cause"] == "no answer to the connect"
+    assert processor.log(event="database_up")[0]["host"] == "127.0.0.1"
+
+
 # ---- Trouble with the broker ----
 
 def test_stored_while_the_broker_takes_no_publishes(pipeline, feed):
@@ -848,3 +861,22 @@ def test_migrations_say_what_is_wrong_in_one_line(tmp_path, url, said):
     line = [line for line in done.stdout.splitlines() if line.startswith("alembic: ")]
     assert len(line) == 1 and said in line[0]
     assert "Traceback" not in done.stdout
+
+
+@pytest.mark.parametrize("url, said", [
+    ("postgresql://u:SECRET%@h/d", 'invalid percent-encoded token: "***"'),
+    ("postgresql://u:SECRET@[::1/d", 'matching "]" in IPv6 host address in URI: "***"'),
+    ('postgresql://u:SECRET"SECRET@[::1/d', 'matching "]" in IPv6 host address in URI: "***"'),
+    ("postgresql://u:SECRET@[::1/" + "d" * 500, 'matching "]" in IPv6 host address in URI: "***"'),
+    ("postgresql://u:SECRET@SECRET@127.0.0.1:1/d", "in a password, @ is written %40"),
+    ("postgresql://u:SECRET/SECRET@127.0.0.1:1/d", "in a password, @ is written %40"),
+    ("host=127.0.0.1 password=a SECRET", None),
+], ids=["percent", "bracket", "quote", "long", "at", "slash", "no-url"])
+def test_neither_shows_the_password_of_a_wrong_url(tmp_path, url, said):
+    """`said` is None where the processor and alembic say different things."""
+    done = alembic("upgrade", "head", folder=tmp_path, configuration=Path(ROOT) / "alembic.ini", DATABASE_URL=url)
+    assert done.returncode == 1 and "alembic: " in done.stdout and (said or "") in done.stdout, done.stdout
+    checked = run("--check", folder=tmp_path, RABBITMQ_URL="amqp://127.0.0.1", DATABASE_URL=url)
+    assert checked.returncode == 2 and (said or "") in checked.stderr, checked.stderr
+    for shown in (done.stdout, checked.stdout, checked.stderr):
+        assert "SECRET" not in shown, shown

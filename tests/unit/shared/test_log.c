@@ -905,7 +905,28 @@ static void a_stdout_that_takes_nothing_stops_nothing(void **state)
     log_close(&log);
     assert_null(strstr(printed, "unheard"));
     assert_non_null(strstr(printed, "event=heard\n"));
-    assert_non_null(strstr(read_log(), "level=warn event=stdout_recovered lost_lines=5\n"));
+    assert_int_equal(occurrences(printed, "level=warn event=stdout_recovered lost_lines=5\n"), 1);
+    assert_int_equal(occurrences(read_log(), "level=warn event=stdout_recovered lost_lines=5\n"), 1);
+}
+
+static void a_stdout_that_does_not_hear_of_its_loss_is_told_again(void **state)
+{
+    (void)state;
+    struct log log;
+    open_copied_log(&log);
+    print_room_bytes = 0;
+    log_event(&log, LOG_INFO, "unheard");
+    log_flush(&log);
+    print_room_bytes = sizeof "ts=2026-11-23T07:21:11.839Z level=info event=heard\n" - 1;
+    log_event(&log, LOG_INFO, "heard");
+    log_flush(&log);
+    assert_null(strstr(printed, "stdout_recovered"));
+    print_room_bytes = SIZE_MAX;
+    log_event(&log, LOG_INFO, "heard");
+    log_close(&log);
+    assert_int_equal(occurrences(printed, "event=heard\n"), 2);
+    assert_int_equal(occurrences(printed, "event=stdout_recovered lost_lines=2\n"), 1);
+    assert_int_equal(occurrences(read_log(), "event=stdout_recovered"), 2);
 }
 
 static int open_machine(void **state)
@@ -952,6 +973,7 @@ int main(void)
         TEST(stdout_gets_the_same_lines),
         TEST(a_file_that_fails_takes_nothing_from_others),
         TEST(a_stdout_that_takes_nothing_stops_nothing),
+        TEST(a_stdout_that_does_not_hear_of_its_loss_is_told_again),
         TEST(the_latest_warnings_stay_in_memory),
         TEST(measuring_takes_what_opening_takes),
     };

@@ -441,7 +441,20 @@ static void passwords_within_urls_are_masked(void **state)
     assert_string_equal(masked("postgresql://h/db?user=u&password=s"), "postgresql://h/db?user=u&password=***");
     assert_string_equal(masked("postgresql://u:a@h/db?password=b&sslpassword=c"),
                         "postgresql://u:***@h/db?password=***&sslpassword=***");
+    /* An @ or a colon of the query's password is none of the login's. */
+    assert_string_equal(masked("postgresql://h/db?user=u&password=TOP@SECRET"),
+                        "postgresql://h/db?user=u&password=***");
+    assert_string_equal(masked("postgresql://h:5432/db?password=TOP@SECRET&sslpassword=@&user=u"),
+                        "postgresql://h:5432/db?password=***&sslpassword=***&user=u");
+    assert_string_equal(masked("postgresql://u:a@h:5432/db?password=TOP@SECRET"),
+                        "postgresql://u:***@h:5432/db?password=***");
+    assert_string_equal(masked("postgresql://h/db?password=TOP:SECRET&user=a@b"),
+                        "postgresql://h/db?password=***&user=a@b");
+    /* libpq's other form, which is refused. */
+    assert_string_equal(masked("host=h:1 password=TOP@SEC&RET"), "host=h:1 password=***");
+    assert_string_equal(masked("user=passwords password = 'TOP SECRET'"), "user=passwords password =***");
     /* Passwords that should have been percent-encoded stay hidden too. */
+    assert_string_equal(masked("postgresql://u:s?e@cr?et@h/db?x=1"), "postgresql://u:***@h/db?x=1");
     assert_string_equal(masked("amqp://u:se@cr@et@h"), "amqp://u:***@h");
     assert_string_equal(masked("amqp://u:se/cr,et@h/v"), "amqp://u:***@h/v");
     assert_string_equal(masked("user:secret@host"), "user:***@host");
