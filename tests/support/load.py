@@ -22,6 +22,7 @@ class Sender:
         self.busy_count = 0
         self.complaint = None
         self.ending = threading.Event()
+        self.all_sent = threading.Event()  # `sent` changes no more
         self.threads = [threading.Thread(target=self._guarded, args=(each,), daemon=True)
                         for each in (self._send, self._receive)]
         for thread in self.threads:
@@ -34,13 +35,16 @@ class Sender:
             self.complaint = self.complaint or error
 
     def _send(self):
-        while not self.ending.is_set():
-            self.client.send({"type": "text", "content": self.sent, "id": f"m{self.sent}"})
-            self.sent += 1
-            time.sleep(self.pause_s)
+        try:
+            while not self.ending.is_set():
+                self.client.send({"type": "text", "content": self.sent, "id": f"m{self.sent}"})
+                self.sent += 1
+                time.sleep(self.pause_s)
+        finally:
+            self.all_sent.set()
 
     def _receive(self):
-        while not (self.ending.is_set() and len(self.stored) == self.sent):
+        while not (self.all_sent.is_set() and len(self.stored) == self.sent):
             try:
                 message = json.loads(self.client.receive_text(1))
             except Silence:
