@@ -344,7 +344,7 @@ void server_tick(struct server *server, uint64_t now_ms)
 
 uint64_t server_next_ms(const struct server *server)
 {
-    return timer_wheel_next_ms(&server->wheel);
+    return server->dirty.count > 0 ? server->now_ms : timer_wheel_next_ms(&server->wheel);
 }
 
 void server_resume(struct server *server, uint64_t now_ms)

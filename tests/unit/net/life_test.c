@@ -190,6 +190,24 @@ static void test_last_receive(void **state)
     net_close(&net);
 }
 
+/* The next turn sends it, and must not be slept away. */
+static void test_what_is_written_behind_the_flush_is_due_at_once(void **state)
+{
+    (void)state;
+    struct net net;
+    net_open(&net, net_options());
+    int client = client_open(&net);
+    assert_int_equal(server_next_ms(&net.server), TIMER_WHEEL_NEVER);
+    struct span part = span_text("late");
+    assert_int_equal(connection_send_text(&net.server, net.last, &part, 1), CONNECTION_OK);
+    assert_true(server_next_ms(&net.server) <= net.server.now_ms);
+    net_turn(&net);
+    client_expect_text(&net, client, "late");
+    assert_int_equal(server_next_ms(&net.server), TIMER_WHEEL_NEVER);
+    client_close(client);
+    net_close(&net);
+}
+
 static void test_full_table_leaves_newcomers_in_the_queue(void **state)
 {
     (void)state;
@@ -382,6 +400,7 @@ int main(void)
         cmocka_unit_test(test_stale_events),
         cmocka_unit_test(test_timers),
         cmocka_unit_test(test_last_receive),
+        cmocka_unit_test(test_what_is_written_behind_the_flush_is_due_at_once),
         cmocka_unit_test(test_full_table_leaves_newcomers_in_the_queue),
         cmocka_unit_test(test_handshakes_make_room_in_a_full_table),
         cmocka_unit_test(test_a_request_that_has_come_is_not_displaced),
