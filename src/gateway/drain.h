@@ -54,7 +54,8 @@ static inline bool drain_running(const struct drain *drain)
 /* SIGTERM came. */
 void drain_begin(struct gateway *gateway);
 
-/* Does what is due. Returns when to call it next at the latest; UINT64_MAX while nobody asked to stop. */
+/* Does what is due; last in a turn, so that nothing it waits for comes unseen behind it. Returns when to call it next
+ * at the latest; UINT64_MAX while nobody asked to stop. */
 uint64_t drain_turn(struct gateway *gateway);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* One turn: wait, handle what came, and only then write, each side once: what clients sent goes to the broker in this
- * turn, and what the broker confirmed goes to the clients in this turn, each with one send a socket. */
+ * turn, and what the broker confirmed goes to the clients in this turn, each with one send a socket. The drain comes
+ * last, because it waits for what the others do; what it writes leaves in the next turn, which is due at once. */
 #include "loop.h"
 
 #include "check.h"
@@ -100,11 +101,11 @@ enum gateway_turned gateway_turn(struct gateway *gateway)
     bool go_on = handle_signals(gateway);
     server_tick(&gateway->server, gateway->now_ms);
     uint64_t due_ms = turn_outbox(gateway);
-    due_ms = number_smaller(due_ms, drain_turn(gateway));
     // Who has gone is told here, and the downlink unbinds in the same turn; what it acknowledges has been sent.
     server_flush(&gateway->server, gateway->now_ms);
     due_ms = number_smaller(due_ms, downlink_turn(&gateway->downlink, gateway->now_ms));
     due_ms = number_smaller(due_ms, admin_turn(&gateway->admin, gateway->now_ms));
+    due_ms = number_smaller(due_ms, drain_turn(gateway));
     log_flush(&gateway->log);
     gateway->due_ms = number_smaller(due_ms, server_next_ms(&gateway->server));
     if (!go_on) {
