@@ -38,6 +38,7 @@ enum drain_state {
 
 struct drain {
     enum drain_state state;
+    bool secured; /* the outbox was told to, while clients can still hear of it */
     uint64_t begin_ms;
     uint64_t state_ms; /* since when it is in this state */
     uint64_t tell_ms;  /* the time over which clients are closed */
