@@ -107,6 +107,8 @@ struct gateway {
     int64_t wall_ms;
     uint64_t start_ms;
     int64_t start_wall_ms;
+    bool heard_all;               /* what was ready when the wait ended is among its events */
+    uint32_t timers_held;         /* turns in a row that had not, and in which no client's timer fired */
     bool room_came;               /* the outbox has room again: clients are to be resumed in this turn */
     uint64_t pressure_since_ms;   /* of the present episode; 0: none */
     uint64_t pressure_told_count; /* clients that were told to wait in it */
