@@ -130,7 +130,8 @@ struct port {
     void (*watch_change)(void *context, port_socket socket, uint32_t interest);
     void (*watch_remove)(void *context, port_socket socket);
     /* Waits until something is ready, a signal, a finished job or a wake came, or timeout_ms has passed (-1: for
-     * ever). Returns how many events were written. */
+     * ever). Returns how many events were written: of event_max up to 256 that are asked for, all or one less when more
+     * are ready (a wake may take a place), and those come in the next waits, before the ones that were told. */
     size_t (*wait)(void *context, struct port_event *events, size_t event_max, int64_t timeout_ms);
     void (*wake)(void *context);
 

@@ -246,7 +246,7 @@ bool port_posix_open(struct port *port, const struct port_posix_options *options
     return posix_wake_open(posix) &&
            posix_poller_open(posix, options->poller, options->watch_max, mapping + layout.tables_at) &&
            open_worker(posix, PORT_LANE_STORAGE, &layout) && open_worker(posix, PORT_LANE_NAMES, &layout) &&
-           posix_signal_open(posix);
+           posix_signal_open(posix, options->defers_signals);
 }
 
 bool port_posix_close(struct port *port)

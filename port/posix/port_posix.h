@@ -2,7 +2,8 @@
 /* The port for POSIX systems: sockets over poll() or, on Linux, epoll; files; a worker thread for each lane.
  *
  * Invariant: all memory is taken by port_posix_open. The signals of the process go to one port, the first that is
- * open: SIGTERM and SIGINT ask to stop, SIGHUP to reopen, SIGPIPE is ignored. Thread: the loop's (see port.h). */
+ * open and takes them: SIGTERM and SIGINT ask to stop, SIGHUP to reopen, SIGPIPE is ignored. Thread: the loop's (see
+ * port.h). */
 #ifndef POSTERN_PORT_POSIX_H
 #define POSTERN_PORT_POSIX_H
 
@@ -22,6 +23,8 @@ enum { PORT_POSIX_POLL_WATCHES = 256 };
 struct port_posix_options {
     enum port_posix_poller poller;
     size_t watch_max; /* sockets watched at once; 20 bytes each */
+    /* Takes no signals: what comes from now on waits until a port is opened that does. */
+    bool defers_signals;
     /* Tells about the fixed block that malloc is served from, where the program has one (malloc_block.h). NULL: it has
      * none, and cannot be sealed. Any thread. */
     void (*heap)(struct port_heap *heap);

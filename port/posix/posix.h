@@ -94,7 +94,7 @@ void posix_wake(void *context);
 void posix_wake_clear(struct posix *posix);
 
 /* posix_signal.c */
-bool posix_signal_open(struct posix *posix);
+bool posix_signal_open(struct posix *posix, bool defers);
 void posix_signal_close(struct posix *posix);
 
 /* posix_seal.c */

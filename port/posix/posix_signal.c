@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* A handler only marks what came and wakes the loop, so a signal is never lost between a look and a wait. A handler has
- * no argument of ours: `owner` is the one static variable of the port. */
+ * no argument of ours: `owner` is the one static variable of the port. A signal that is deferred is blocked, so the
+ * kernel keeps it, for the first process of a container too, where one without a handler would be thrown away. */
 #include "posix.h"
+
+#include "check.h"
 
 static _Atomic(struct posix *) owner;
 
@@ -17,9 +20,23 @@ static void on_signal(int number)
     }
 }
 
-bool posix_signal_open(struct posix *posix)
+static void change_mask(int how)
+{
+    sigset_t set;
+    (void)sigemptyset(&set);
+    for (size_t index = 0; index < POSIX_SIGNALS; index++) {
+        (void)sigaddset(&set, handled[index]);
+    }
+    CHECK(pthread_sigmask(how, &set, NULL) == 0);
+}
+
+bool posix_signal_open(struct posix *posix, bool defers)
 {
     struct posix *none = NULL;
+    if (defers) {
+        change_mask(SIG_BLOCK);
+        return true;
+    }
     if (!atomic_compare_exchange_strong(&owner, &none, posix)) {
         return true; /* another port of this process has them */
     }
@@ -33,6 +50,7 @@ bool posix_signal_open(struct posix *posix)
             return false;
         }
     }
+    change_mask(SIG_UNBLOCK);
     return true;
 }
 

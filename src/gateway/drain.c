@@ -92,14 +92,16 @@ uint64_t drain_turn(struct gateway *gateway)
     case DRAIN_IDLE:
         return UINT64_MAX;
     case DRAIN_CONFIRMING:
-        if (!outbox_ready(gateway->outbox)) {
-            outbox_secure(gateway->outbox); // so that the clients hear `accepted`
+        if (is_settled(gateway) || elapsed_ms >= confirm_ms) {
+            begin_telling(gateway);
+            return gateway->now_ms;
         }
-        if (!is_settled(gateway) && elapsed_ms < confirm_ms) {
-            return drain->state_ms + confirm_ms;
+        if (!drain->secured && !outbox_ready(gateway->outbox)) {
+            drain->secured = true;
+            outbox_secure(gateway->outbox); // in the next turn, so that the clients hear `accepted`
+            return gateway->now_ms;
         }
-        begin_telling(gateway);
-        return gateway->now_ms;
+        return drain->state_ms + confirm_ms;
     case DRAIN_TELLING:
         if (!tell_clients(gateway)) {
             // The next client is due after the next whole step; the clock's millisecond is fine enough.

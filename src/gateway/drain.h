@@ -38,6 +38,7 @@ enum drain_state {
 
 struct drain {
     enum drain_state state;
+    bool secured; /* the outbox was told to, while clients can still hear of it */
     uint64_t begin_ms;
     uint64_t state_ms; /* since when it is in this state */
     uint64_t tell_ms;  /* the time over which clients are closed */
@@ -54,7 +55,8 @@ static inline bool drain_running(const struct drain *drain)
 /* SIGTERM came. */
 void drain_begin(struct gateway *gateway);
 
-/* Does what is due. Returns when to call it next at the latest; UINT64_MAX while nobody asked to stop. */
+/* Does what is due; last in a turn, so that nothing it waits for comes unseen behind it. Returns when to call it next
+ * at the latest; UINT64_MAX while nobody asked to stop. */
 uint64_t drain_turn(struct gateway *gateway);
 
 #endif

@@ -3,8 +3,9 @@
  *
  * It knows no operating system: all effects go through the port it is given, so that it runs the same over a real
  * machine and inside a test. Invariants: a message is taken only when the outbox has a place for it, because a
- * connection is only read when all that one read can bring has one; what a turn wrote leaves in the same turn.
- * Memory: fixed, from the arena, at gateway_init; the struct itself is the caller's. Thread: the loop's. */
+ * connection is only read when all that one read can bring has one; what a turn wrote leaves in the same turn, and what
+ * its end wrote (the drain) in the next one, which comes at once. Memory: fixed, from the arena, at gateway_init; the
+ * struct itself is the caller's. Thread: the loop's. */
 #ifndef POSTERN_GATEWAY_GATEWAY_H
 #define POSTERN_GATEWAY_GATEWAY_H
 
@@ -106,6 +107,8 @@ struct gateway {
     int64_t wall_ms;
     uint64_t start_ms;
     int64_t start_wall_ms;
+    bool heard_all;               /* what was ready when the wait ended is among its events */
+    uint32_t timers_held;         /* turns in a row that had not, and in which no client's timer fired */
     bool room_came;               /* the outbox has room again: clients are to be resumed in this turn */
     uint64_t pressure_since_ms;   /* of the present episode; 0: none */
     uint64_t pressure_told_count; /* clients that were told to wait in it */

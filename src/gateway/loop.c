@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* One turn: wait, handle what came, and only then write, each side once: what clients sent goes to the broker in this
- * turn, and what the broker confirmed goes to the clients in this turn, each with one send a socket. */
+ * turn, and what the broker confirmed goes to the clients in this turn, each with one send a socket. The drain comes
+ * last, because it waits for what the others do; what it writes leaves in the next turn, which is due at once. */
 #include "loop.h"
 
 #include "check.h"
@@ -9,8 +10,13 @@
 #include "number.h"
 #include "usage.h"
 
+enum {
+    EVENTS_FULL = GATEWAY_EVENTS_MAX - 1, /* with so many told more may be ready (port.h) */
+    WAIT_LATE_MS = 10                     /* beyond what was asked; less is common */
+};
+
 /* The clock is read twice a turn, before and after the wait: between the two readings around a turn lies its work. */
-static void wait_for_events(struct gateway *gateway, size_t *event_count)
+static size_t wait_for_events(struct gateway *gateway)
 {
     uint64_t now_ns = gateway->port->now_ns(gateway->port->context);
     if (gateway->turn_ns != 0) {
@@ -21,10 +27,14 @@ static void wait_for_events(struct gateway *gateway, size_t *event_count)
     if (wait_ms > GATEWAY_WAIT_MS_MAX) {
         wait_ms = GATEWAY_WAIT_MS_MAX;
     }
-    *event_count = gateway->port->wait(gateway->port->context, gateway->events, GATEWAY_EVENTS_MAX, (int64_t)wait_ms);
+    size_t event_count =
+        gateway->port->wait(gateway->port->context, gateway->events, GATEWAY_EVENTS_MAX, (int64_t)wait_ms);
     gateway->turn_ns = gateway->port->now_ns(gateway->port->context);
     gateway->now_ms = gateway->turn_ns / 1000000;
     gateway->wall_ms = gateway->port->wall_ms(gateway->port->context);
+    // A process that was stopped comes back late, and with what was ready before.
+    gateway->heard_all = event_count < EVENTS_FULL && gateway->now_ms - now_ms <= wait_ms + WAIT_LATE_MS;
+    return event_count;
 }
 
 static void handle_event(struct gateway *gateway, const struct port_event *event)
@@ -45,6 +55,19 @@ static void handle_event(struct gateway *gateway, const struct port_event *event
     default:
         CHECK(false);
     }
+}
+
+/* Fires the clients' timers, once all that was ready has been handled: when the loop was late, a client's answer may
+ * still wait in the kernel, and the client must not be given up before it is read. After as many turns as tell of
+ * everybody once they fire all the same, or those who are never quiet would hold them up for ever. */
+static void fire_timers(struct gateway *gateway)
+{
+    if (!gateway->heard_all && gateway->timers_held <= gateway->server.options.connection_max / EVENTS_FULL) {
+        gateway->timers_held++;
+        return;
+    }
+    gateway->timers_held = 0;
+    server_tick(&gateway->server, gateway->now_ms);
 }
 
 static void handle_jobs(struct gateway *gateway)
@@ -91,20 +114,19 @@ static uint64_t turn_outbox(struct gateway *gateway)
 
 enum gateway_turned gateway_turn(struct gateway *gateway)
 {
-    size_t event_count;
-    wait_for_events(gateway, &event_count);
+    size_t event_count = wait_for_events(gateway);
     for (size_t index = 0; index < event_count; index++) {
         handle_event(gateway, &gateway->events[index]);
     }
     handle_jobs(gateway);
     bool go_on = handle_signals(gateway);
-    server_tick(&gateway->server, gateway->now_ms);
+    fire_timers(gateway);
     uint64_t due_ms = turn_outbox(gateway);
-    due_ms = number_smaller(due_ms, drain_turn(gateway));
     // Who has gone is told here, and the downlink unbinds in the same turn; what it acknowledges has been sent.
     server_flush(&gateway->server, gateway->now_ms);
     due_ms = number_smaller(due_ms, downlink_turn(&gateway->downlink, gateway->now_ms));
     due_ms = number_smaller(due_ms, admin_turn(&gateway->admin, gateway->now_ms));
+    due_ms = number_smaller(due_ms, drain_turn(gateway));
     log_flush(&gateway->log);
     gateway->due_ms = number_smaller(due_ms, server_next_ms(&gateway->server));
     if (!go_on) {

@@ -52,10 +52,11 @@ static const char malloc_is_the_systems[] =
 
 _Static_assert((int)PLAN_BYTES_MAX + 512 <= (int)SETTINGS_ENV_BYTES_MAX, "the table fits the output");
 
-/* Opens a port that is just enough to read .env, because how many sockets the real one watches stands there. */
+/* Opens a port that is just enough to read .env, because how many sockets the real one watches stands there. Who is
+ * told to stop meanwhile stops as soon as it runs. */
 static bool load(struct process *process)
 {
-    const struct port_posix_options options = {.poller = PORT_POSIX_POLL, .watch_max = 1};
+    const struct port_posix_options options = {.poller = PORT_POSIX_POLL, .watch_max = 1, .defers_signals = true};
     struct port *port = &process->port;
     struct program *program = &process->program;
     if (!port_posix_open(port, &options)) {

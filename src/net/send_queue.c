@@ -158,11 +158,12 @@ static bool free_chunks(struct server *server, struct connection *connection, si
     return true;
 }
 
-/* Sends before the turn ends. */
+/* Sends before the turn ends. What nobody will get makes room at once. */
 static void push_early(struct server *server, struct connection *connection)
 {
     if (!connection_has(connection, CONNECTION_SEND_FAILED) && !send_queue_push(server, connection)) {
         connection_set(connection, CONNECTION_SEND_FAILED);
+        send_queue_drop(server, connection);
         connection_mark_dirty(server, connection);
     }
 }

@@ -164,14 +164,20 @@ static bool can_make_room(const struct server *server)
     return oldest != NULL && displaceable_ms(server, oldest) <= server->now_ms;
 }
 
-/* Accepts again, unless there is a reason not to: no listener, no record to be had, or a pause that is not over. */
+/* Accepts again, unless there is a reason not to: no listener, a pause that is not over, or no record to be had. Then
+ * the time is set at which there may be one without an event: when a handshake has become old enough. */
 static void resume_accepting(struct server *server)
 {
-    if (server->listener != PORT_NONE && !server->accepting && !timer_scheduled(&server->accept_timer) &&
-        can_make_room(server)) {
+    if (server->listener == PORT_NONE || server->accepting || timer_scheduled(&server->accept_timer)) {
+        return;
+    }
+    const struct connection *oldest = oldest_handshake(server);
+    if (can_make_room(server)) {
         timer_wheel_remove(&server->wheel, &server->displace_timer);
         server->accepting = true;
         server->port->watch_change(server->port->context, server->listener, PORT_READ);
+    } else if (oldest != NULL) {
+        timer_wheel_add(&server->wheel, &server->displace_timer, displaceable_ms(server, oldest));
     }
 }
 
@@ -212,12 +218,7 @@ static bool admit(struct server *server, port_socket socket, const struct port_a
 static void displace_one(struct server *server)
 {
     struct connection *connection = oldest_handshake(server);
-    if (connection == NULL) {
-        return;
-    }
-    uint64_t due_ms = displaceable_ms(server, connection);
-    if (due_ms > server->now_ms) {
-        timer_wheel_add(&server->wheel, &server->displace_timer, due_ms);
+    if (connection == NULL || displaceable_ms(server, connection) > server->now_ms) {
         return;
     }
     receive_ready(server, connection, false);
@@ -344,7 +345,7 @@ void server_tick(struct server *server, uint64_t now_ms)
 
 uint64_t server_next_ms(const struct server *server)
 {
-    return timer_wheel_next_ms(&server->wheel);
+    return server->dirty.count > 0 ? server->now_ms : timer_wheel_next_ms(&server->wheel);
 }
 
 void server_resume(struct server *server, uint64_t now_ms)

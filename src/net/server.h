@@ -242,7 +242,8 @@ void server_tick(struct server *server, uint64_t now_ms);
 /* Ends the turn: says on_closed where it is due, sends what was written, frees the records of ended connections. */
 void server_flush(struct server *server, uint64_t now_ms);
 
-/* When server_tick must be called next, in the same clock; TIMER_WHEEL_NEVER when nothing is due. */
+/* When the next turn must come at the latest, in the same clock; TIMER_WHEEL_NEVER when nothing is due. What was
+ * written after server_flush is due at once. */
 uint64_t server_next_ms(const struct server *server);
 
 /* There may be room again: gives out held messages and reads on, in the order of waiting, each connection while

@@ -3,7 +3,8 @@
  *
  * Any byte from the client is life. Silence counts from the last byte or from `heartbeat_reset`, whichever is later:
  * the time in which the gateway does not read a client is not the client's. The answer's time counts from the ping
- * itself and not from when it was due, so a loop that was late never costs a client its slot.
+ * itself and not from when it was due, so a loop that was late never costs a client its slot, as long as what has come
+ * by then is received before this is asked.
  *
  * All times are monotonic milliseconds. Memory: the caller's. Thread: any one. */
 #ifndef POSTERN_SESSION_HEARTBEAT_H

@@ -244,6 +244,29 @@ def test_exit_codes(pipeline, tmp_path):
     assert run_program("postern-gateway", tmp_path, PORT="0")[0] == 2
 
 
+def test_a_stop_while_it_starts_is_kept(tmp_path):
+    """It is told while it reads .env, a pipe that says nothing yet, and stops in good order as soon as it runs."""
+    os.mkfifo(tmp_path / ".env")
+    env = {"PATH": "/usr/bin:/bin", "LISTEN_ADDRESS": "127.0.0.1", "RABBITMQ_URL": "amqp://127.0.0.1:1"}
+    with subprocess.Popen([find_program(BUILD, "postern-gateway")], cwd=tmp_path, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.DEVNULL, env=env) as gateway:
+        pipe = wait_until(lambda: _open_if_read(tmp_path / ".env"), 30, "the gateway reading .env")
+        gateway.send_signal(signal.SIGTERM)
+        os.write(pipe, f"PORT={free_port()}\nADMIN_PORT=0\n".encode())
+        os.close(pipe)
+        try:
+            assert gateway.wait(30) == 0
+        finally:
+            gateway.kill()
+
+
+def _open_if_read(pipe):
+    try:
+        return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:
+        return None
+
+
 def test_check_refuses_what_the_start_refuses(tmp_path):
     """Too little memory shows only once all is measured."""
     code, said = run_program("postern-gateway", tmp_path, MEMORY_LIMIT="1M")

@@ -72,6 +72,31 @@ static void nobody_there_ends_at_once(void **state)
     table_top_close(table);
 }
 
+static void at_once(struct settings *settings)
+{
+    settings->drain_ms = 0;
+}
+
+/* The last client's end is the last thing it waits for, and comes within a turn: no time passes behind it. */
+static void it_ends_with_the_last_client(void **state)
+{
+    (void)state;
+    struct table_top *table = table_top_open(at_once);
+    struct client *client = client_join(table, "a");
+    table->signals = PORT_SIGNAL_STOP;
+    client_expect_close(client, 1012);
+    client_send_frame(client, 8, "\x03\xf4", 2);
+    client_close(client);
+    enum gateway_turned turned = GATEWAY_TURN_ON;
+    for (int turn = 0; turn < 100 && table->gateway.server.connection_count > 0; turn++) {
+        assert_int_equal(turned, GATEWAY_TURN_ON);
+        turned = table_top_turn(table);
+    }
+    assert_int_equal(table->gateway.server.connection_count, 0);
+    assert_int_equal(turned, GATEWAY_DRAINED);
+    table_top_close(table);
+}
+
 static void without_a_broker_it_ends_all_the_same(void **state)
 {
     (void)state;
@@ -128,6 +153,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(clients_are_closed_one_after_another),
         cmocka_unit_test(nobody_there_ends_at_once),
+        cmocka_unit_test(it_ends_with_the_last_client),
         cmocka_unit_test(without_a_broker_it_ends_all_the_same),
         cmocka_unit_test(nothing_more_is_taken_while_it_drains),
         cmocka_unit_test(a_second_signal_ends_it_at_once),

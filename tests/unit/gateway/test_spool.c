@@ -136,6 +136,24 @@ static void what_is_left_at_the_end_is_there_at_the_next_start(void **state)
     table_top_close(table);
 }
 
+/* What waits in memory for the outage to last goes to the disk as soon as it is told to stop, and not when the time for
+ * confirms is over. */
+static void who_is_to_leave_hears_accepted_first(void **state)
+{
+    (void)state;
+    struct table_top *table = table_top_open(with_spool);
+    struct client *client = client_join(table, "dev-7");
+    say(client, 1);
+    assert_int_equal(client_peek(client).opcode, 0);
+    table->signals = PORT_SIGNAL_STOP;
+    (void)table_top_turn(table);
+    assert_true(table->gateway.due_ms <= table->gateway.now_ms);
+    client_expect(client, "{\"type\":\"receipt\",\"seq\":1,\"id\":\"m1\",\"status\":\"accepted\"}");
+    client_expect_close(client, 1012);
+    client_close(client);
+    table_top_close(table);
+}
+
 static void a_second_gateway_is_refused_the_folder(void **state)
 {
     (void)state;
@@ -190,6 +208,7 @@ int main(void)
         cmocka_unit_test(who_does_not_want_it_does_not_hear_it),
         cmocka_unit_test(an_outage_is_no_pressure),
         cmocka_unit_test(what_is_left_at_the_end_is_there_at_the_next_start),
+        cmocka_unit_test(who_is_to_leave_hears_accepted_first),
         cmocka_unit_test(a_second_gateway_is_refused_the_folder),
         cmocka_unit_test(a_spool_that_is_too_small_is_refused),
     };

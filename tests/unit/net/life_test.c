@@ -190,6 +190,24 @@ static void test_last_receive(void **state)
     net_close(&net);
 }
 
+/* The next turn sends it, and must not be slept away. */
+static void test_what_is_written_behind_the_flush_is_due_at_once(void **state)
+{
+    (void)state;
+    struct net net;
+    net_open(&net, net_options());
+    int client = client_open(&net);
+    assert_int_equal(server_next_ms(&net.server), TIMER_WHEEL_NEVER);
+    struct span part = span_text("late");
+    assert_int_equal(connection_send_text(&net.server, net.last, &part, 1), CONNECTION_OK);
+    assert_true(server_next_ms(&net.server) <= net.server.now_ms);
+    net_turn(&net);
+    client_expect_text(&net, client, "late");
+    assert_int_equal(server_next_ms(&net.server), TIMER_WHEEL_NEVER);
+    client_close(client);
+    net_close(&net);
+}
+
 static void test_full_table_leaves_newcomers_in_the_queue(void **state)
 {
     (void)state;
@@ -252,6 +270,40 @@ static void test_handshakes_make_room_in_a_full_table(void **state)
     for (int index = 0; index < 3; index++) {
         client_close(newcomers[index]);
     }
+    net_close(&net);
+}
+
+/* The one whose place somebody waits for opens in time: then it is the next one's place. */
+static void test_who_waits_for_a_place_is_not_forgotten(void **state)
+{
+    (void)state;
+    struct net net;
+    struct server_options options = net_options();
+    options.connection_max = 2;
+    net_open(&net, options);
+    int first = client_connect(&net);
+    NET_UNTIL(&net, net.server.connection_count == 1);
+    net_later(&net, 90);
+    int second = client_connect(&net);
+    NET_UNTIL(&net, net.server.connection_count == 2);
+    int newcomer = client_connect(&net);
+    NET_UNTIL(&net, !net.server.accepting);
+    static const char request[] = "GET /first HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                                  "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+    client_send(&net, first, request, sizeof request - 1);
+    NET_UNTIL(&net, net.server.open_count == 1);
+    net_later(&net, 60); /* the first one's time: the second is too young */
+    net_settle(&net);
+    assert_int_equal(net.server.counters.accepted, 2);
+    uint64_t wait_ms = server_next_ms(&net.server) - net.server.now_ms;
+    assert_in_range(wait_ms, 1, 100);
+    net_later(&net, wait_ms);
+    NET_UNTIL(&net, net.server.counters.accepted == 3);
+    assert_int_equal(net.server.counters.displaced, 1);
+    client_expect(&net, second, "HTTP/1.1 408 Request Timeout\r\n", 30);
+    client_close(first);
+    client_close(second);
+    client_close(newcomer);
     net_close(&net);
 }
 
@@ -382,8 +434,10 @@ int main(void)
         cmocka_unit_test(test_stale_events),
         cmocka_unit_test(test_timers),
         cmocka_unit_test(test_last_receive),
+        cmocka_unit_test(test_what_is_written_behind_the_flush_is_due_at_once),
         cmocka_unit_test(test_full_table_leaves_newcomers_in_the_queue),
         cmocka_unit_test(test_handshakes_make_room_in_a_full_table),
+        cmocka_unit_test(test_who_waits_for_a_place_is_not_forgotten),
         cmocka_unit_test(test_a_request_that_has_come_is_not_displaced),
         cmocka_unit_test(test_storm),
         cmocka_unit_test(test_out_of_handles),

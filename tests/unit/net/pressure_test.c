@@ -600,6 +600,37 @@ static void test_chunks_run_short_within_a_turn(void **state)
     net_close(&net);
 }
 
+/* The chunks of one who is gone, as an early send shows, are there for the others in the same turn. */
+static void test_chunks_of_one_who_is_gone_come_back_within_a_turn(void **state)
+{
+    (void)state;
+    struct net net;
+    struct server_options options = net_options();
+    options.chunk_count = SERVER_CHUNKS_RESERVED + 4;
+    net_open(&net, options);
+    int gone = client_open(&net);
+    struct connection_handle first = net.last;
+    int client = client_open(&net);
+    (void)net_events(&net);
+    char payload[300];
+    memset(payload, 'c', sizeof payload);
+    payload[299] = '\0';
+    struct span part = span_of(payload, sizeof payload - 1);
+    while (net.server.chunks.used_count < 4) {
+        assert_int_equal(connection_send_text(&net.server, first, &part, 1), CONNECTION_OK);
+    }
+    client_reset(gone);
+    for (int index = 0; index < 3; index++) {
+        assert_int_equal(connection_send_text(&net.server, net.last, &part, 1), CONNECTION_OK);
+    }
+    for (int index = 0; index < 3; index++) {
+        client_expect_text(&net, client, payload);
+    }
+    assert_string_equal(net_events(&net), "closed 0 lost 1006\n");
+    client_close(client);
+    net_close(&net);
+}
+
 /* More is written in a turn than a connection's queue holds, to a peer that reads. */
 static void test_queue_runs_full_within_a_turn(void **state)
 {
@@ -739,6 +770,7 @@ int main(void)
         cmocka_unit_test(test_cut_off_while_its_end_is_told),
         cmocka_unit_test(test_peer_that_reads_late),
         cmocka_unit_test(test_chunks_run_short_within_a_turn),
+        cmocka_unit_test(test_chunks_of_one_who_is_gone_come_back_within_a_turn),
         cmocka_unit_test(test_queue_runs_full_within_a_turn),
         cmocka_unit_test(test_oldest_partial_gives_way),
         cmocka_unit_test(test_cut_off_by_its_own_need_for_a_buffer),

@@ -129,6 +129,23 @@ static void test_signals_go_to_the_first_port_and_are_given_back(void **state)
     assert_int_equal(port->signals(port->context), PORT_SIGNAL_STOP);
 }
 
+static void test_a_deferred_signal_waits_for_the_port_that_takes_it(void **state)
+{
+    const struct port_posix_options options = {.poller = PORT_POSIX_POLL, .watch_max = 4, .defers_signals = true};
+    struct port early;
+    assert_true(port_posix_open(&early, &options));
+    raise(SIGTERM);
+    assert_int_equal(early.signals(early.context), 0);
+    port_posix_close(&early);
+    raise(SIGHUP);
+    assert_int_equal(open_port(state), 0);
+    struct port *port = *state;
+    assert_int_equal(port->signals(port->context), PORT_SIGNAL_STOP | PORT_SIGNAL_REOPEN);
+    raise(SIGTERM);
+    assert_int_equal(port->signals(port->context), PORT_SIGNAL_STOP);
+    close_port(state);
+}
+
 #define with_port(test) cmocka_unit_test_setup_teardown(test, open_port, close_port)
 
 int main(void)
@@ -138,6 +155,7 @@ int main(void)
         with_port(test_a_signal_before_the_wait_ends_it_at_once),
         with_port(test_no_signal_is_lost_around_a_wait),
         with_port(test_a_broken_pipe_is_only_an_error),
+        cmocka_unit_test(test_a_deferred_signal_waits_for_the_port_that_takes_it),
         with_port(test_signals_go_to_the_first_port_and_are_given_back),
     };
     return run_on_each_poller(tests, sizeof tests / sizeof *tests);
