@@ -37,10 +37,12 @@ void ledger_begin(struct world *world)
 {
     struct ledger *ledger = &world->ledger;
     ledger->is_undisturbed = is_undisturbed(&world->plan);
-    ledger->is_disk_good = world->plan.weather.write_fails_ppm + world->plan.weather.sync_fails_ppm == 0;
+    const struct sim_weather *weather = &world->plan.weather;
+    ledger->is_disk_good = weather->write_fails_ppm + weather->sync_fails_ppm + weather->folder_fails_ppm == 0;
     ledger->message_count = 0;
     ledger->promised_count = 0;
     ledger->refused_count = 0;
+    ledger->published_count = 0;
     memset(ledger->numbers, 0, sizeof ledger->numbers);
     memset(ledger->highest, 0, sizeof ledger->highest);
 }

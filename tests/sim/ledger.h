@@ -65,7 +65,7 @@ struct ledger {
     uint32_t highest[PLAN_CLIENTS_MAX][PLAN_QUEUES];        /* number that came to a queue */
     uint16_t indexes[PLAN_CLIENTS_MAX][LEDGER_NUMBERS_MAX]; /* of messages, by number */
     bool is_undisturbed;                                    /* by plan: nothing has to be sent twice */
-    bool is_disk_good;                                      /* by plan: no write fails */
+    bool is_disk_good;                                      /* by plan: no write fails, and each file is made */
     uint32_t promised_count;                                /* accepted and not in a queue */
     uint32_t refused_count;                                 /* by the broker, and in no queue */
     uint32_t published_count;                               /* at least once */
