@@ -96,7 +96,7 @@ static void write_in_hand(struct metrics *metrics, struct processor *processor)
                      count == 0 ? 0 : processor->now_ms - intake_at(intake, intake->first)->came_ms);
     metrics_gauge(metrics, "postern_outgoing_messages",
                   "Receipts' messages and dead letters that RabbitMQ has not confirmed.",
-                  processor->outgoing.end - processor->outgoing.first);
+                  outgoing_count(&processor->outgoing));
     metrics_count(metrics, "postern_outgoing_dropped_total",
                   "Receipts that were dropped, because RabbitMQ confirmed none for too long.",
                   processor->outgoing.dropped_count);

@@ -333,6 +333,14 @@ def test_only_poison(pipeline, feed):
            {f"dev-7:c{number}" for number in range(600)}
 
 
+def test_dead_letters_without_room_go_as_soon_as_there_is_some(pipeline, feed):
+    """Three of 1 MB have room. No heartbeat is due that could help."""
+    for _ in range(8):
+        feed.publish(b"x" * 1_000_000)
+    pipeline.processor(AMQP_HEARTBEAT="600", PROCESSOR_BATCH="1", PROCESSOR_PREFETCH="8")
+    wait_until(lambda: pipeline.queue_depth("messages.dead") == 8, 15, "all dead letters")
+
+
 def test_stopped_amid_poison(pipeline, feed):
     """What a stop has finished is finished: no dead letter is made once more after the next start."""
     count = amid = 0
