@@ -32,6 +32,9 @@ static void find(struct processor *processor, struct readiness *readiness)
         readiness_end(readiness, &sentence);
     } else if (processor->consumer.state != CONSUMER_ON && processor->consumer.state != CONSUMER_DEAF) {
         readiness_say(readiness, "broker_away", true, "RabbitMQ gives no messages: nothing is being consumed");
+    } else if (consumer_stuck(&processor->consumer, processor->now_ms)) {
+        readiness_say(readiness, "dead_letters_stuck", true,
+                      "RabbitMQ takes no dead letters, and they fill what may be in hand: nothing is being consumed");
     }
     if (amqp_link_blocked(processor->outgoing.link)) {
         readiness_say(readiness, "broker_blocked", false, "RabbitMQ is in an alarm: receipts and dead letters wait");

@@ -397,6 +397,23 @@ def test_the_dead_letters_queue_is_deleted(pipeline, feed):
     assert wait_until(letter, PATIENCE_S, "the dead letter", 0.2) == b"second"
 
 
+def test_the_dead_letters_queue_is_full(pipeline, feed):
+    """And long messages fill the intake: the letter that is refused again and again does not end consuming."""
+    feed.channel.queue_delete("messages.dead")
+    feed.channel.queue_declare("messages.dead", durable=True,
+                               arguments={"x-max-length": 1, "x-overflow": "reject-publish"})
+    feed.channel.basic_publish("", "messages.dead", b"full")
+    feed.publish(b"garbage")
+    for number in range(6):
+        feed.send(f"m{number}", "x" * 1_000_000)
+    processor = pipeline.processor(PROCESSOR_BATCH="10", PROCESSOR_PREFETCH="100")  # room for four of them
+    assert len(by_id(feed.receipts(6))) == 6
+    assert processor.wait_log(event="dead_letters_stuck")
+    feed.channel.queue_purge("messages.dead")
+    assert feed.dead_letter()[1] == b"garbage"
+    wait_until(lambda: pipeline.broker.queue_held("messages", pipeline.vhost) == 0, 30, "the queue to be empty")
+
+
 # ---- Trouble with the database ----
 
 def test_the_database_is_away_for_long(pipeline, feed):

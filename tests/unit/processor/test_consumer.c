@@ -267,6 +267,57 @@ static void parting_from_a_broker_that_hangs(void **state)
     assert_int_equal(test.consumer.state, CONSUMER_ON);
 }
 
+/* The broker never confirms the dead letter; what lies behind it in the queue is consumed all the same. */
+static void an_open_dead_letter_keeps_it_deaf_only_for_a_while(void **state)
+{
+    (void)state;
+    deliver(1, "garbage");
+    delivery_move(delivery_of(1), DELIVERY_HANDED);
+    test.floor_tag = 1;
+    case_settle(&test.base);
+    for (uint64_t tag = 2; tag <= PREFETCH + 2; tag++) {
+        deliver(tag, GOOD);
+    }
+    for (uint64_t tag = 2; tag <= PREFETCH + 1; tag++) {
+        delivery_move(delivery_of(tag), DELIVERY_STORED);
+    }
+    case_settle(&test.base);
+    assert_int_equal(intake_count(&test.consumer.intake), 0);
+    case_pass(&test.base, 4999);
+    assert_int_equal(test.consumer.state, CONSUMER_DEAF);
+    assert_true(consumer_stuck(&test.consumer, test.base.now_ms));
+    assert_int_equal(consumer_turn(&test.consumer, test.floor_tag, test.base.now_ms), test.base.now_ms + 1);
+    test.floor_tag = UINT64_MAX; /* after the loss, which is told */
+    case_pass(&test.base, 1);
+    assert_int_equal(test.lost_count, 1);
+    assert_int_equal(test.consumer.state, CONSUMER_ON);
+    assert_int_equal(test.base.broker.connection_count, 2);
+    assert_false(consumer_stuck(&test.consumer, test.base.now_ms));
+}
+
+/* It would be filled with the same ones again at once. */
+static void dead_letters_alone_keep_it_deaf(void **state)
+{
+    (void)state;
+    for (uint64_t tag = 1; tag <= PREFETCH + 1; tag++) {
+        deliver(tag, "garbage");
+    }
+    assert_int_equal(test.consumer.state, CONSUMER_DEAF);
+    for (int i = 0; i < 1000; i++) {
+        test.base.now_ms += 1000;
+        (void)consumer_turn(&test.consumer, test.floor_tag, test.base.now_ms);
+    }
+    assert_int_equal(test.consumer.state, CONSUMER_DEAF);
+    assert_true(consumer_stuck(&test.consumer, test.base.now_ms));
+    for (uint64_t tag = 1; tag <= PREFETCH; tag++) {
+        delivery_move(delivery_of(tag), DELIVERY_HANDED);
+        assert_true(consumer_ack(&test.consumer, tag, test.base.now_ms));
+    }
+    assert_false(consumer_stuck(&test.consumer, test.base.now_ms));
+    (void)consumer_turn(&test.consumer, test.floor_tag, test.base.now_ms);
+    assert_int_equal(test.consumer.state, CONSUMER_PARTING);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -280,6 +331,8 @@ int main(void)
         TEST(many_acks_are_waited_for_before_the_connection_ends),
         TEST(acks_with_pauses_between_them_are_not_waited_for),
         TEST(parting_from_a_broker_that_hangs),
+        TEST(an_open_dead_letter_keeps_it_deaf_only_for_a_while),
+        TEST(dead_letters_alone_keep_it_deaf),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
