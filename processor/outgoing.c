@@ -7,7 +7,8 @@
  *
  * A mandatory dead letter that comes back found no queue: someone deleted it. The connection is then made anew, which
  * declares the queue again and drops the meaningless ack that follows a return. A broker that answers with nothing but
- * nacks for a second gets a new connection too (a channel can be stuck in that after a cluster's failover). */
+ * nacks for a second gets a new connection too (a channel can be stuck in that after a cluster's failover). When that
+ * changes nothing, the next one comes much later, because receipts wait while it is made. */
 #include "outgoing.h"
 
 #include "arena.h"
@@ -18,6 +19,8 @@
 enum {
     RETRY_MS = 100,
     NACKS_ONLY_MS = 1000,
+    NACKS_ONLY_GROWTH = 8,
+    NACKS_ONLY_MS_MAX = 512000,
     DROPPED_LOG_MS = 10000,
     DEAD_LETTERS_LONGEST = 3, /* room for so many of the longest, and for the ring's unused end once more */
     OUT_SLACK_BYTES = 65536
@@ -112,10 +115,12 @@ static void on_confirm(void *context, uint64_t tag, bool multiple, bool is_ack)
     }
     if (is_ack) {
         outgoing->nacked_since_ms = UINT64_MAX;
+        outgoing->nacks_only_ms = NACKS_ONLY_MS;
     } else if (outgoing->nacked_since_ms == UINT64_MAX) {
         outgoing->nacked_since_ms = outgoing->now_ms;
-    } else if (outgoing->now_ms - outgoing->nacked_since_ms >= NACKS_ONLY_MS) {
-        amqp_link_reconnect(outgoing->link, "nothing but nacks for a second");
+    } else if (outgoing->now_ms - outgoing->nacked_since_ms >= outgoing->nacks_only_ms) {
+        outgoing->nacks_only_ms = number_smaller(outgoing->nacks_only_ms * NACKS_ONLY_GROWTH, NACKS_ONLY_MS_MAX);
+        amqp_link_reconnect(outgoing->link, "nothing but nacks for a while");
     }
 }
 
@@ -143,7 +148,8 @@ static void init_queue(struct outgoing_queue *queue, struct arena *arena, size_t
 void outgoing_init(struct outgoing *outgoing, struct arena *arena, struct port *port, struct log *log,
                    const struct outgoing_options *options, const struct outgoing_handler *handler)
 {
-    *outgoing = (struct outgoing){.log = log, .handler = *handler, .nacked_since_ms = UINT64_MAX};
+    *outgoing = (struct outgoing){
+        .log = log, .handler = *handler, .nacked_since_ms = UINT64_MAX, .nacks_only_ms = NACKS_ONLY_MS};
     init_queue(&outgoing->receipts, arena, OUTGOING_RECEIPTS_BYTES);
     init_queue(&outgoing->dead_letters, arena, (DEAD_LETTERS_LONGEST + 1) * options->message_bytes_max);
     const struct amqp_link_options link_options = {.program = "postern-processor",

@@ -75,6 +75,7 @@ struct outgoing {
     struct outgoing_queue dead_letters;
     bool is_ready;            /* queue and exchange are declared */
     uint64_t nacked_since_ms; /* UINT64_MAX: the last answer was an ack */
+    uint64_t nacks_only_ms;   /* after so long a time of that: a new connection */
     uint64_t dropped_count;   /* receipts, ever */
     uint64_t dropped_logged_count;
     uint64_t dropped_logged_ms;

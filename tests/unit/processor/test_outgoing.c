@@ -277,10 +277,12 @@ static void receipts_go_past_a_dead_letter_that_the_broker_does_not_take(void **
     (void)state;
     size_t answered_count = 0;
     assert_true(letter(41));
-    for (int i = 0; i < 3 * OUTGOING_ITEMS_EACH; i++) {
-        outgoing_receipts(&test.outgoing, span_text("gateway.gw-1"), span_text("{}"), 1);
-        case_pass(&test.base, 10);
-        answer_receipts(&answered_count, i < OUTGOING_ITEMS_EACH);
+    for (int i = 0; i < 20; i++) {
+        for (int j = 0; j < OUTGOING_ITEMS_EACH / 8; j++) {
+            outgoing_receipts(&test.outgoing, span_text("gateway.gw-1"), span_text("{}"), 1);
+        }
+        case_pass(&test.base, 100);
+        answer_receipts(&answered_count, i < 10);
     }
     assert_int_equal(test.outgoing.dropped_count, 0);
     assert_int_equal(outgoing_count(&test.outgoing), 1);
@@ -289,6 +291,20 @@ static void receipts_go_past_a_dead_letter_that_the_broker_does_not_take(void **
     fake_broker_ack(&test.base.broker, test.base.broker.next_tag - 1, true);
     case_settle(&test.base);
     assert_int_equal(test.dead_count, 1);
+}
+
+/* Each new connection is time in which no receipt goes out. */
+static void a_letter_that_is_nacked_without_end_costs_few_connections(void **state)
+{
+    (void)state;
+    size_t answered_count = 0;
+    assert_true(letter(41));
+    for (int i = 0; i < 150; i++) {
+        case_pass(&test.base, 100);
+        answer_receipts(&answered_count, true);
+    }
+    assert_in_range(test.base.broker.connection_count, 2, 3);
+    assert_int_equal(outgoing_count(&test.outgoing), 1);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -305,6 +321,7 @@ int main(void)
         TEST(receipts_give_way_to_dead_letters),
         TEST(receipts_have_room_beside_all_dead_letters_that_fit),
         TEST(receipts_go_past_a_dead_letter_that_the_broker_does_not_take),
+        TEST(a_letter_that_is_nacked_without_end_costs_few_connections),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
