@@ -276,7 +276,7 @@ static uint64_t batch_due_ms(struct processor *processor)
         return UINT64_MAX;
     }
     const bool is_full = intake->end - processor->next >= processor->settings->processor_batch;
-    if (is_full || processor->consumer.state != CONSUMER_ON) {
+    if (is_full || processor->consumer.state != CONSUMER_ON || consumer_full(&processor->consumer)) {
         return processor->now_ms; /* waiting brings nothing more */
     }
     return delivery_at(processor, processor->next)->came_ms + processor->settings->processor_batch_ms;

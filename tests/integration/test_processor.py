@@ -168,6 +168,15 @@ def test_long_messages(pipeline, feed):
     assert not processor.log(level="warn") and not processor.log(level="error")
 
 
+def test_a_backlog_of_long_messages_is_not_handed_out_again_and_again(pipeline, feed):
+    for number in range(40):
+        feed.send(f"m{number}", "x" * 1_000_000)
+    processor = pipeline.processor(PROCESSOR_BATCH="10", PROCESSOR_PREFETCH="100")  # room for four of them
+    assert len(by_id(feed.receipts(40))) == 40
+    asked = [int(line["prefetch"]) for line in processor.log(event="consuming")]
+    assert asked[0] == 100 and max(asked[1:]) <= 4 and len(asked) <= 4
+
+
 def test_a_body_beyond_all_bounds_leaves_its_beginning_with_the_dead_letters(pipeline, feed):
     """It blocks nothing, not even where only one message is in hand at a time."""
     processor = pipeline.processor(PROCESSOR_BATCH="1", PROCESSOR_PREFETCH="1")
