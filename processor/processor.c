@@ -459,13 +459,13 @@ static void take_events(struct processor *processor, uint64_t due_ms)
 static bool is_drained(struct processor *processor)
 {
     const bool is_undecided = intake_count(&processor->consumer.intake) > 0 && store_up(processor->store);
-    return !is_undecided && (outgoing_count(&processor->outgoing) == 0 || !processor->outgoing.is_ready);
+    return !is_undecided && outgoing_count(&processor->outgoing) == 0;
 }
 
 static void begin_closing(struct processor *processor)
 {
     const uint64_t unpublished_count = outgoing_count(&processor->outgoing);
-    if (!is_drained(processor) || unpublished_count > 0) {
+    if (!is_drained(processor)) {
         log_event(&processor->log, LOG_WARN, "drain_cut_short",
                   LOG_U64("left_in_queue", intake_count(&processor->consumer.intake)),
                   LOG_U64("unpublished", unpublished_count));

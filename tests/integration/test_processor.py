@@ -13,6 +13,7 @@ from pathlib import Path
 import pika
 import pytest
 from clients import Client
+from cutting_proxy import CuttingProxy
 from process import wait_until
 from programs import ROOT, find_program
 from pipeline import BUILD
@@ -660,6 +661,35 @@ def test_a_stop_loses_nothing_and_answers_for_what_it_stored(pipeline, feed):
     assert len(by_id(feed.receipts(rows))) == rows
     wait_until(lambda: pipeline.queue_depth() == 5000 - rows, 30, "the rest to be in the queue, and not more")
     assert processor.log(event="stopped")
+
+
+def test_a_stop_waits_for_a_link_that_is_just_made_again(pipeline, feed):
+    """The links are lost while a batch is at the database, and made again only after the stop was asked for."""
+    proxy = CuttingProxy(("127.0.0.1", pipeline.broker.port))
+    url = pipeline.rabbitmq_url.replace(f":{pipeline.broker.port}/", f":{proxy.port}/")
+    processor = pipeline.processor(RABBITMQ_URL=url, PROCESSOR_BATCH="10", PROCESSOR_BATCH_MS="10000",
+                                   PROCESSOR_PREFETCH="10")
+    processor.wait_log(event="consuming")
+    lock = pipeline.server.connect(pipeline.name)
+    lock.autocommit = False
+    lock.cursor().execute("LOCK TABLE messages IN ACCESS EXCLUSIVE MODE")
+    for number in range(10):
+        feed.send(f"m{number}")
+    wait_until(lambda: pipeline.query("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = "
+                                      "'messages'::regclass")[0][0], PATIENCE_S, "the batch to wait for the lock")
+    proxy.refuse(True)
+    wait_until(lambda: {line["link"] for line in processor.log(event="amqp_lost")} == {"consume", "publish"},
+               PATIENCE_S, "both links to be lost")
+    lock.rollback()
+    lock.close()
+    wait_until(lambda: processor.log(event="batch_stored"), PATIENCE_S, "the batch to be stored")
+    processor.popen.send_signal(signal.SIGTERM)
+    processor.wait_log(event="stopping")
+    proxy.refuse(False)
+    assert processor.popen.wait(30) == 0
+    assert set(by_id(feed.receipts(10)).values()) == {"stored"}
+    assert not processor.log(event="drain_cut_short")
+    proxy.end()
 
 
 def test_small_batches_in_an_alarm_lose_no_receipt(pipeline, feed):
