@@ -23,6 +23,7 @@ enum {
     NACKS_ONLY_MS_MAX = 512000,
     DROPPED_LOG_MS = 10000,
     DEAD_LETTERS_LONGEST = 3, /* room for so many of the longest, and for the ring's unused end once more */
+    RECEIPTS_CROWDED = OUTGOING_ITEMS_EACH / 2, /* so many unconfirmed: the broker does not keep up */
     OUT_SLACK_BYTES = 65536
 };
 
@@ -267,9 +268,14 @@ bool outgoing_dead_letter(struct outgoing *outgoing, const struct amqp_publish *
 
 /* ---- Sending and settling ---- */
 
-bool outgoing_flows(const struct outgoing *outgoing)
+static bool can_publish(const struct outgoing *outgoing)
 {
     return outgoing->is_ready && !amqp_link_blocked(outgoing->link);
+}
+
+bool outgoing_flows(const struct outgoing *outgoing)
+{
+    return can_publish(outgoing) && outgoing->receipts.end - outgoing->receipts.first < RECEIPTS_CROWDED;
 }
 
 /* Publishes what is unsent. False: no room in the out buffer, before the link's next event. `next_ms` becomes the time
@@ -328,7 +334,7 @@ uint64_t outgoing_send(struct outgoing *outgoing, uint64_t now_ms)
     uint64_t next_ms = UINT64_MAX;
     outgoing->now_ms = now_ms;
     log_dropped(outgoing, now_ms);
-    if (outgoing_flows(outgoing) && send_queue(outgoing, &outgoing->receipts, &next_ms)) {
+    if (can_publish(outgoing) && send_queue(outgoing, &outgoing->receipts, &next_ms)) {
         (void)send_queue(outgoing, &outgoing->dead_letters, &next_ms);
     }
     return next_ms;

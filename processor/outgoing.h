@@ -102,7 +102,8 @@ void outgoing_on_event(struct outgoing *outgoing, uint32_t ready, uint64_t now_m
 /* So many receipts in one body, for the gateway of that routing key. Dropped when there is no room. */
 void outgoing_receipts(struct outgoing *outgoing, struct span reply_to, struct span body, size_t count);
 
-/* Does the broker take publishes? While it does not, receipts are better gathered: in full bodies more find room. */
+/* Does the broker take publishes, and confirm them? While it does not, receipts are better gathered: in full bodies
+ * more find room. */
 bool outgoing_flows(const struct outgoing *outgoing);
 
 /* A dead letter; `message` names everything but the exchange, routing key and flags. False: no room now. */

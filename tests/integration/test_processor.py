@@ -708,6 +708,27 @@ def test_small_batches_in_an_alarm_lose_no_receipt(pipeline, feed):
     assert not processor.log(event="receipts_dropped")
 
 
+def test_small_batches_while_the_broker_hangs_lose_no_receipt(pipeline, feed):
+    """The same without an alarm: what was in hand is stored, and nothing is confirmed."""
+    processor = pipeline.processor(PROCESSOR_BATCH="1", PROCESSOR_BATCH_MS="0", PROCESSOR_PREFETCH="2000",
+                                   LOG_LEVEL="info", AMQP_HEARTBEAT="60")
+    processor.wait_log(event="consuming")
+    lock = pipeline.server.connect(pipeline.name)
+    lock.autocommit = False
+    lock.cursor().execute("LOCK TABLE messages IN ACCESS EXCLUSIVE MODE")
+    for number in range(1500):
+        feed.send(f"m{number}")
+    feed.wait_read()
+    wait_until(lambda: pipeline.queue_depth() == 0, PATIENCE_S, "all to be handed out")
+    pipeline.broker.stop()
+    lock.rollback()
+    lock.close()
+    wait_until(lambda: pipeline.row_count() == 1500, PATIENCE_S, "all rows")
+    pipeline.broker.cont()
+    assert len(by_id(feed.receipts(1500))) == 1500
+    assert not processor.log(event="receipts_dropped")
+
+
 def test_a_stop_while_nothing_answers(pipeline):
     """Neither the database nor the broker: it ends all the same, in good order."""
     processor = pipeline.processor(RABBITMQ_URL="amqp://127.0.0.1:1", DATABASE_URL="postgresql://127.0.0.1:1/none")

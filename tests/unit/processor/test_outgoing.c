@@ -221,6 +221,22 @@ static void unsent_dead_letters_are_left_out_when_their_channel_is_lost(void **s
     assert_int_equal(byte_ring_used_bytes(&test.outgoing.dead_letters.bytes), 0);
 }
 
+static void nothing_flows_while_the_broker_does_not_confirm(void **state)
+{
+    (void)state;
+    size_t count = 0;
+    for (; outgoing_flows(&test.outgoing); count++) {
+        outgoing_receipts(&test.outgoing, span_text("gateway.gw-1"), span_text("{}"), 1);
+    }
+    assert_int_equal(test.outgoing.dropped_count, 0);
+    case_settle(&test.base);
+    assert_int_equal(test.base.broker.publish_count, count); /* they are sent all the same */
+    assert_false(outgoing_flows(&test.outgoing));
+    fake_broker_ack(&test.base.broker, 1, false);
+    case_settle(&test.base);
+    assert_true(outgoing_flows(&test.outgoing));
+}
+
 static void receipts_give_way_to_dead_letters(void **state)
 {
     (void)state;
@@ -318,6 +334,7 @@ int main(void)
         TEST(a_returned_dead_letter_is_not_safe),
         TEST(a_delivery_that_cannot_be_settled_now_is_settled_later),
         TEST(unsent_dead_letters_are_left_out_when_their_channel_is_lost),
+        TEST(nothing_flows_while_the_broker_does_not_confirm),
         TEST(receipts_give_way_to_dead_letters),
         TEST(receipts_have_room_beside_all_dead_letters_that_fit),
         TEST(receipts_go_past_a_dead_letter_that_the_broker_does_not_take),
