@@ -413,15 +413,17 @@ def test_the_dead_letters_queue_is_full(pipeline, feed):
     feed.channel.queue_declare("messages.dead", durable=True,
                                arguments={"x-max-length": 1, "x-overflow": "reject-publish"})
     feed.channel.basic_publish("", "messages.dead", b"full")
-    feed.publish(b"garbage")
+    feed.send("poison", "a\0b")
     for number in range(6):
         feed.send(f"m{number}", "x" * 1_000_000)
     processor = pipeline.processor(PROCESSOR_BATCH="10", PROCESSOR_PREFETCH="100")  # room for four of them
     assert len(by_id(feed.receipts(6))) == 6
     assert processor.wait_log(event="dead_letters_stuck")
     feed.channel.queue_purge("messages.dead")
-    assert feed.dead_letter()[1] == b"garbage"
-    wait_until(lambda: pipeline.broker.queue_held("messages", pipeline.vhost) == 0, 30, "the queue to be empty")
+    assert by_id(feed.receipts(1)) == {"poison": "dead"}
+    assert feed.dead_letter()[0].message_id == "dev-7:poison"
+    assert processor.end() == 0
+    wait_until(lambda: pipeline.queue_depth() == 0, 30, "nothing to come back")
 
 
 # ---- Trouble with the database ----
