@@ -27,7 +27,11 @@ struct arena;
 struct log;
 struct port;
 
-enum { CONSUMER_STEPS = 2 };
+enum { CONSUMER_STEP_QUEUE, CONSUMER_STEP_QOS, CONSUMER_STEPS };
+
+enum {
+    CONSUMER_STUCK_MS = 2000 /* dead letters that hold up consuming for so long are more than a delay */
+};
 
 enum consumer_state {
     CONSUMER_PARKED,  /* not connected, until messages are wanted */
@@ -54,12 +58,20 @@ struct consumer {
     struct consumer_handler handler;
     enum consumer_state state;
     bool wanted;
+    uint16_t prefetch_max;
     struct intake intake;
     struct json json;
-    uint64_t dead_count; /* deliveries that came in DELIVERY_DEAD, ever */
-    uint64_t ack_ms;     /* of the last ack */
-    uint64_t ack_burst;  /* acks up to it, without a pause between two */
-    uint64_t now_ms;     /* of the running entry */
+    uint64_t dead_count;       /* deliveries that came in DELIVERY_DEAD, ever */
+    uint64_t ack_ms;           /* of the last ack */
+    uint64_t ack_burst;        /* acks up to it, without a pause between two */
+    uint64_t taken_count;      /* deliveries of the present channel that the intake took */
+    uint64_t unsettled_count;  /* and those of them that are not acknowledged, dead letters too */
+    uint64_t round_begin;      /* the taken_count at which the present round began */
+    uint64_t peak_bytes;       /* of the intake, in that round */
+    uint64_t stuck_ms;         /* since when only dead letters are in hand and nothing more comes; UINT64_MAX: not so */
+    uint64_t patient_until_ms; /* while that is so */
+    uint64_t patience_ms;      /* the next time */
+    uint64_t now_ms;           /* of the running entry */
 };
 
 struct consumer_options {
@@ -69,7 +81,7 @@ struct consumer_options {
     uint64_t token;
     struct span queue; /* stays alive */
     const char *queue_type;
-    uint16_t prefetch;
+    uint16_t prefetch; /* at most */
     size_t body_bytes_max;
     size_t intake_bytes;
     struct span id_prefix;       /* see intake.h; stays alive */
@@ -105,7 +117,20 @@ void consumer_part(struct consumer *consumer, uint64_t now_ms);
  * again at the latest, UINT64_MAX: after an event. */
 uint64_t consumer_turn(struct consumer *consumer, uint64_t floor_tag, uint64_t now_ms);
 
-/* Acknowledges one delivery that has left the intake. False: no room now. */
+/* Acknowledges a delivery that has left the intake, because its dead letter is confirmed. False: no room now. */
 bool consumer_ack(struct consumer *consumer, uint64_t tag, uint64_t now_ms);
+
+/* RabbitMQ hands out no more before something is settled. */
+static inline bool consumer_full(const struct consumer *consumer)
+{
+    return consumer->state == CONSUMER_ON &&
+           consumer->unsettled_count >= consumer->steps[CONSUMER_STEP_QOS].prefetch_count;
+}
+
+/* Does the broker, which takes no dead letters, keep it from consuming? */
+static inline bool consumer_stuck(const struct consumer *consumer, uint64_t now_ms)
+{
+    return consumer->stuck_ms != UINT64_MAX && now_ms - consumer->stuck_ms >= CONSUMER_STUCK_MS;
+}
 
 #endif

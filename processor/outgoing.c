@@ -1,30 +1,37 @@
 /* SPDX-License-Identifier: MIT */
-/* Items and their bytes are two rings that are released together from the front. There are few items (one for each
- * batch and gateway), so a confirm simply looks through them.
+/* Receipts and dead letters stand in a queue each, because they can be held up apart: the queue of dead letters may be
+ * full, or have lost its leader, while receipts are confirmed. A queue's items and their bytes are two rings that are
+ * released together from the front. There are few items (one for each batch and gateway), so a confirm simply looks
+ * through them. What is to be published goes out receipts first, so that dead letters which are nacked and sent again
+ * without end cannot keep them from a slow link.
  *
  * A mandatory dead letter that comes back found no queue: someone deleted it. The connection is then made anew, which
  * declares the queue again and drops the meaningless ack that follows a return. A broker that answers with nothing but
- * nacks for a second gets a new connection too (a channel can be stuck in that after a cluster's failover). */
+ * nacks for a second gets a new connection too (a channel can be stuck in that after a cluster's failover). When that
+ * changes nothing, the next one comes much later, because receipts wait while it is made. */
 #include "outgoing.h"
 
 #include "arena.h"
 #include "check.h"
 #include "log.h"
+#include "number.h"
 
 enum {
     RETRY_MS = 100,
     NACKS_ONLY_MS = 1000,
+    NACKS_ONLY_GROWTH = 8,
+    NACKS_ONLY_MS_MAX = 512000,
     DROPPED_LOG_MS = 10000,
-    RECEIPTS_MAX = OUTGOING_ITEMS / 2, /* messages of them; dead letters may be as many as there are items */
-    DEAD_LETTERS_LONGEST = 3,          /* room for so many of the longest, and for the ring's unused end once more */
+    DEAD_LETTERS_LONGEST = 3, /* room for so many of the longest, and for the ring's unused end once more */
+    RECEIPTS_CROWDED = OUTGOING_ITEMS_EACH / 2, /* so many unconfirmed: the broker does not keep up */
     OUT_SLACK_BYTES = 65536
 };
 
 #define DOWNLINK_EXCHANGE "postern.downlink"
 
-static struct outgoing_item *item_at(const struct outgoing *outgoing, uint64_t sequence)
+static struct outgoing_item *item_at(const struct outgoing_queue *queue, uint64_t sequence)
 {
-    return &outgoing->items[sequence & (OUTGOING_ITEMS - 1)];
+    return &queue->items[sequence & (OUTGOING_ITEMS_EACH - 1)];
 }
 
 /* ---- The link's events ---- */
@@ -36,13 +43,19 @@ static void on_channel(void *context)
     amqp_topology_on_channel(&outgoing->topology);
 }
 
+static void unsend_queue(struct outgoing_queue *queue)
+{
+    for (uint64_t i = queue->first; i < queue->end; i++) {
+        item_at(queue, i)->publish_tag = 0;
+    }
+}
+
 /* What was out is undecided: all of it is published again. */
 static void unsend(struct outgoing *outgoing)
 {
     outgoing->is_ready = false;
-    for (uint64_t i = outgoing->first; i < outgoing->end; i++) {
-        item_at(outgoing, i)->publish_tag = 0;
-    }
+    unsend_queue(&outgoing->receipts);
+    unsend_queue(&outgoing->dead_letters);
 }
 
 static void on_reply(void *context, const struct amqp_reply *reply)
@@ -71,26 +84,44 @@ static void on_down(void *context)
     unsend(context);
 }
 
-static void on_confirm(void *context, uint64_t tag, bool multiple, bool is_ack)
+static void release_first(struct outgoing_queue *queue)
 {
-    struct outgoing *const outgoing = context;
-    for (uint64_t i = outgoing->first; i < outgoing->end; i++) {
-        struct outgoing_item *const item = item_at(outgoing, i);
+    byte_ring_release(&queue->bytes, item_at(queue, queue->first)->mark);
+    queue->first++;
+}
+
+static void confirm(struct outgoing_queue *queue, uint64_t tag, bool multiple, bool is_ack, uint64_t now_ms)
+{
+    for (uint64_t i = queue->first; i < queue->end; i++) {
+        struct outgoing_item *const item = item_at(queue, i);
         if (item->done || item->publish_tag == 0 || (multiple ? item->publish_tag > tag : item->publish_tag != tag)) {
             continue;
         }
         item->done = is_ack;
         if (!is_ack) {
             item->publish_tag = 0;
-            item->retry_ms = outgoing->now_ms + RETRY_MS;
+            item->retry_ms = now_ms + RETRY_MS;
         }
+    }
+}
+
+static void on_confirm(void *context, uint64_t tag, bool multiple, bool is_ack)
+{
+    struct outgoing *const outgoing = context;
+    confirm(&outgoing->receipts, tag, multiple, is_ack, outgoing->now_ms);
+    confirm(&outgoing->dead_letters, tag, multiple, is_ack, outgoing->now_ms);
+    while (outgoing->receipts.first < outgoing->receipts.end &&
+           item_at(&outgoing->receipts, outgoing->receipts.first)->done) {
+        release_first(&outgoing->receipts);
     }
     if (is_ack) {
         outgoing->nacked_since_ms = UINT64_MAX;
+        outgoing->nacks_only_ms = NACKS_ONLY_MS;
     } else if (outgoing->nacked_since_ms == UINT64_MAX) {
         outgoing->nacked_since_ms = outgoing->now_ms;
-    } else if (outgoing->now_ms - outgoing->nacked_since_ms >= NACKS_ONLY_MS) {
-        amqp_link_reconnect(outgoing->link, "nothing but nacks for a second");
+    } else if (outgoing->now_ms - outgoing->nacked_since_ms >= outgoing->nacks_only_ms) {
+        outgoing->nacks_only_ms = number_smaller(outgoing->nacks_only_ms * NACKS_ONLY_GROWTH, NACKS_ONLY_MS_MAX);
+        amqp_link_reconnect(outgoing->link, "nothing but nacks for a while");
     }
 }
 
@@ -109,16 +140,19 @@ static const struct amqp_link_handler link_handler = {.on_channel = on_channel,
                                                       .on_return = on_return,
                                                       .on_down = on_down};
 
+static void init_queue(struct outgoing_queue *queue, struct arena *arena, size_t bytes)
+{
+    queue->items = arena_take(arena, "outgoing: items", OUTGOING_ITEMS_EACH, sizeof *queue->items);
+    byte_ring_init(&queue->bytes, arena, "outgoing: messages", bytes);
+}
+
 void outgoing_init(struct outgoing *outgoing, struct arena *arena, struct port *port, struct log *log,
                    const struct outgoing_options *options, const struct outgoing_handler *handler)
 {
-    *outgoing = (struct outgoing){.log = log, .handler = *handler, .nacked_since_ms = UINT64_MAX};
-    outgoing->receipts = (struct outgoing_share){.item_count_max = RECEIPTS_MAX, .bytes_max = OUTGOING_RECEIPTS_BYTES};
-    outgoing->dead_letters = (struct outgoing_share){.item_count_max = OUTGOING_ITEMS,
-                                                     .bytes_max = DEAD_LETTERS_LONGEST * options->message_bytes_max};
-    outgoing->items = arena_take(arena, "outgoing: items", OUTGOING_ITEMS, sizeof *outgoing->items);
-    byte_ring_init(&outgoing->bytes, arena, "outgoing: messages",
-                   OUTGOING_RECEIPTS_BYTES + outgoing->dead_letters.bytes_max + options->message_bytes_max);
+    *outgoing = (struct outgoing){
+        .log = log, .handler = *handler, .nacked_since_ms = UINT64_MAX, .nacks_only_ms = NACKS_ONLY_MS};
+    init_queue(&outgoing->receipts, arena, OUTGOING_RECEIPTS_BYTES);
+    init_queue(&outgoing->dead_letters, arena, (DEAD_LETTERS_LONGEST + 1) * options->message_bytes_max);
     const struct amqp_link_options link_options = {.program = "postern-processor",
                                                    .instance = options->instance,
                                                    .role = "publish",
@@ -169,31 +203,18 @@ static size_t total_bytes(const struct amqp_publish *message, const struct outgo
     return bytes + dead->client_id.bytes + dead->id.bytes + dead->ref.bytes + dead->reply_to.bytes + dead->reason.bytes;
 }
 
-static struct outgoing_share *share_of(struct outgoing *outgoing, bool is_dead_letter)
-{
-    return is_dead_letter ? &outgoing->dead_letters : &outgoing->receipts;
-}
-
 /* The exchange's name is the one span that stays the caller's: it is static. */
-static bool add(struct outgoing *outgoing, const struct amqp_publish *message, const struct outgoing_dead *dead,
-                bool is_dead_letter)
+static bool add(struct outgoing_queue *queue, const struct amqp_publish *message, const struct outgoing_dead *dead)
 {
-    struct outgoing_share *const share = share_of(outgoing, is_dead_letter);
-    const size_t bytes = total_bytes(message, dead);
-    if (outgoing->end - outgoing->first == OUTGOING_ITEMS || share->item_count == share->item_count_max ||
-        bytes > share->bytes_max - share->bytes) {
+    if (queue->end - queue->first == OUTGOING_ITEMS_EACH) {
         return false;
     }
-    uint8_t *to = byte_ring_take(&outgoing->bytes, bytes);
+    uint8_t *to = byte_ring_take(&queue->bytes, total_bytes(message, dead));
     if (to == NULL) {
         return false;
     }
-    share->item_count++;
-    share->bytes += bytes;
-    struct outgoing_item *const item = item_at(outgoing, outgoing->end++);
-    *item =
-        (struct outgoing_item){.message = *message, .dead = *dead, .is_dead_letter = is_dead_letter, .bytes = bytes};
-    item->mark = outgoing->bytes.head;
+    struct outgoing_item *const item = item_at(queue, queue->end++);
+    *item = (struct outgoing_item){.message = *message, .dead = *dead, .mark = queue->bytes.head};
     struct amqp_publish *const kept = &item->message;
     struct amqp_header *const headers = (struct amqp_header *)(void *)to;
     to += message->header_count * sizeof *headers;
@@ -229,7 +250,7 @@ void outgoing_receipts(struct outgoing *outgoing, struct span reply_to, struct s
                                          .app_id = SPAN("postern"),
                                          .persistent = true};
     const struct outgoing_dead nobody = {.tag = 0};
-    if (!add(outgoing, &message, &nobody, false)) {
+    if (!add(&outgoing->receipts, &message, &nobody)) {
         outgoing->dropped_count += count;
     }
 }
@@ -242,55 +263,40 @@ bool outgoing_dead_letter(struct outgoing *outgoing, const struct amqp_publish *
     letter.routing_key = outgoing->steps[0].queue.name;
     letter.mandatory = true;
     letter.persistent = true;
-    return add(outgoing, &letter, dead, true);
+    return add(&outgoing->dead_letters, &letter, dead);
 }
 
 /* ---- Sending and settling ---- */
 
-bool outgoing_flows(const struct outgoing *outgoing)
+static bool can_publish(const struct outgoing *outgoing)
 {
     return outgoing->is_ready && !amqp_link_blocked(outgoing->link);
 }
 
-static uint64_t send_items(struct outgoing *outgoing, uint64_t now_ms)
+bool outgoing_flows(const struct outgoing *outgoing)
 {
-    if (!outgoing_flows(outgoing)) {
-        return UINT64_MAX;
-    }
-    uint64_t next_ms = UINT64_MAX;
-    for (uint64_t i = outgoing->first; i < outgoing->end; i++) {
-        struct outgoing_item *const item = item_at(outgoing, i);
+    return can_publish(outgoing) && outgoing->receipts.end - outgoing->receipts.first < RECEIPTS_CROWDED;
+}
+
+/* Publishes what is unsent. False: no room in the out buffer, before the link's next event. `next_ms` becomes the time
+ * of the next that is to be sent again, if that is earlier. */
+static bool send_queue(struct outgoing *outgoing, struct outgoing_queue *queue, uint64_t *next_ms)
+{
+    for (uint64_t i = queue->first; i < queue->end; i++) {
+        struct outgoing_item *const item = item_at(queue, i);
         if (item->done || item->publish_tag != 0) {
             continue;
         }
-        if (item->retry_ms > now_ms) {
-            next_ms = item->retry_ms < next_ms ? item->retry_ms : next_ms;
+        if (item->retry_ms > outgoing->now_ms) {
+            *next_ms = number_smaller(*next_ms, item->retry_ms);
             continue;
         }
         item->publish_tag = amqp_link_publish(outgoing->link, &item->message);
         if (item->publish_tag == 0) {
-            break; /* no room in the out buffer: after the link's next event */
+            return false;
         }
     }
-    return next_ms;
-}
-
-static void settle_items(struct outgoing *outgoing)
-{
-    for (; outgoing->first < outgoing->end; outgoing->first++) {
-        const struct outgoing_item *const item = item_at(outgoing, outgoing->first);
-        if (!item->done) {
-            return;
-        }
-        if (item->is_dead_letter && !item->is_abandoned &&
-            !outgoing->handler.on_dead(outgoing->handler.context, &item->dead)) {
-            return;
-        }
-        struct outgoing_share *const share = share_of(outgoing, item->is_dead_letter);
-        share->item_count--;
-        share->bytes -= item->bytes;
-        byte_ring_release(&outgoing->bytes, item->mark);
-    }
+    return true;
 }
 
 static void log_dropped(struct outgoing *outgoing, uint64_t now_ms)
@@ -310,18 +316,35 @@ static void log_dropped(struct outgoing *outgoing, uint64_t now_ms)
                        "See RabbitMQ's memory and disk"));
 }
 
-uint64_t outgoing_pump(struct outgoing *outgoing, uint64_t now_ms)
+void outgoing_settle(struct outgoing *outgoing)
 {
+    struct outgoing_queue *const letters = &outgoing->dead_letters;
+    while (letters->first < letters->end) {
+        const struct outgoing_item *const item = item_at(letters, letters->first);
+        if (!item->done ||
+            (!item->is_abandoned && !outgoing->handler.on_dead(outgoing->handler.context, &item->dead))) {
+            return;
+        }
+        release_first(letters);
+    }
+}
+
+uint64_t outgoing_send(struct outgoing *outgoing, uint64_t now_ms)
+{
+    uint64_t next_ms = UINT64_MAX;
     outgoing->now_ms = now_ms;
-    settle_items(outgoing);
     log_dropped(outgoing, now_ms);
-    return send_items(outgoing, now_ms);
+    if (can_publish(outgoing) && send_queue(outgoing, &outgoing->receipts, &next_ms)) {
+        (void)send_queue(outgoing, &outgoing->dead_letters, &next_ms);
+    }
+    return next_ms;
 }
 
 void outgoing_forget_tags(struct outgoing *outgoing)
 {
-    for (uint64_t i = outgoing->first; i < outgoing->end; i++) {
-        struct outgoing_item *const item = item_at(outgoing, i);
+    struct outgoing_queue *const letters = &outgoing->dead_letters;
+    for (uint64_t i = letters->first; i < letters->end; i++) {
+        struct outgoing_item *const item = item_at(letters, i);
         if (item->dead.tag != 0 && !item->done && item->publish_tag == 0) {
             item->is_abandoned = true;
             item->done = true;
@@ -332,9 +355,10 @@ void outgoing_forget_tags(struct outgoing *outgoing)
 
 uint64_t outgoing_lowest_tag(const struct outgoing *outgoing)
 {
+    const struct outgoing_queue *const letters = &outgoing->dead_letters;
     uint64_t lowest = UINT64_MAX;
-    for (uint64_t i = outgoing->first; i < outgoing->end; i++) {
-        const uint64_t tag = item_at(outgoing, i)->dead.tag;
+    for (uint64_t i = letters->first; i < letters->end; i++) {
+        const uint64_t tag = item_at(letters, i)->dead.tag;
         if (tag != 0 && tag < lowest) {
             lowest = tag;
         }

@@ -276,7 +276,7 @@ static uint64_t batch_due_ms(struct processor *processor)
         return UINT64_MAX;
     }
     const bool is_full = intake->end - processor->next >= processor->settings->processor_batch;
-    if (is_full || processor->consumer.state != CONSUMER_ON) {
+    if (is_full || processor->consumer.state != CONSUMER_ON || consumer_full(&processor->consumer)) {
         return processor->now_ms; /* waiting brings nothing more */
     }
     return delivery_at(processor, processor->next)->came_ms + processor->settings->processor_batch_ms;
@@ -393,11 +393,10 @@ static uint64_t turn(struct processor *processor)
     drop_lost(processor);
     give_back(processor);
     feed_store(processor);
+    outgoing_settle(&processor->outgoing); /* first: it makes room for others, and receipts */
     hand_all_dead(processor);
     flush_receipts(processor);
-    uint64_t due_ms = outgoing_pump(&processor->outgoing, processor->now_ms);
-    flush_receipts(processor); /* of dead letters that were confirmed */
-    due_ms = number_smaller(due_ms, outgoing_pump(&processor->outgoing, processor->now_ms));
+    uint64_t due_ms = outgoing_send(&processor->outgoing, processor->now_ms);
     consumer_want(&processor->consumer, store_up(processor->store) && !processor->stopping);
     const uint64_t floor_tag = outgoing_lowest_tag(&processor->outgoing);
     due_ms = number_smaller(due_ms, consumer_turn(&processor->consumer, floor_tag, processor->now_ms));
@@ -460,13 +459,13 @@ static void take_events(struct processor *processor, uint64_t due_ms)
 static bool is_drained(struct processor *processor)
 {
     const bool is_undecided = intake_count(&processor->consumer.intake) > 0 && store_up(processor->store);
-    return !is_undecided && (outgoing_empty(&processor->outgoing) || !processor->outgoing.is_ready);
+    return !is_undecided && outgoing_count(&processor->outgoing) == 0;
 }
 
 static void begin_closing(struct processor *processor)
 {
-    const uint64_t unpublished_count = processor->outgoing.end - processor->outgoing.first;
-    if (!is_drained(processor) || unpublished_count > 0) {
+    const uint64_t unpublished_count = outgoing_count(&processor->outgoing);
+    if (!is_drained(processor)) {
         log_event(&processor->log, LOG_WARN, "drain_cut_short",
                   LOG_U64("left_in_queue", intake_count(&processor->consumer.intake)),
                   LOG_U64("unpublished", unpublished_count));

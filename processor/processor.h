@@ -41,9 +41,10 @@ enum {
     /* What one statement carries at most in contents; beyond it a batch is cut short. libpq holds it a second time. */
     PROCESSOR_BATCH_BYTES = 4 * 1024 * 1024,
 
-    /* Room for messages of this length for the whole prefetch, up to the ceiling. When longer ones fill it, consuming
-     * pauses until all of it is stored. */
-    PROCESSOR_MESSAGE_BYTES_USUAL = 16 * 1024,
+    /* Room for messages of this length for the whole prefetch, up to the ceiling: the longest that a gateway takes with
+     * its default MAX_MESSAGE_BYTES, and 1 KiB for the envelope, names and properties. When longer ones fill it,
+     * consuming pauses until all of it is stored, and goes on with fewer at a time. */
+    PROCESSOR_MESSAGE_BYTES_USUAL = 16 * 1024 + 1024,
     PROCESSOR_INTAKE_BYTES_MAX = 64 * 1024 * 1024,
 
     PROCESSOR_DEAD_SUFFIX_BYTES = sizeof(".dead") - 1,

@@ -32,6 +32,9 @@ static void find(struct processor *processor, struct readiness *readiness)
         readiness_end(readiness, &sentence);
     } else if (processor->consumer.state != CONSUMER_ON && processor->consumer.state != CONSUMER_DEAF) {
         readiness_say(readiness, "broker_away", true, "RabbitMQ gives no messages: nothing is being consumed");
+    } else if (consumer_stuck(&processor->consumer, processor->now_ms)) {
+        readiness_say(readiness, "dead_letters_stuck", true,
+                      "RabbitMQ takes no dead letters, and they fill what may be in hand: nothing is being consumed");
     }
     if (amqp_link_blocked(processor->outgoing.link)) {
         readiness_say(readiness, "broker_blocked", false, "RabbitMQ is in an alarm: receipts and dead letters wait");
@@ -96,7 +99,7 @@ static void write_in_hand(struct metrics *metrics, struct processor *processor)
                      count == 0 ? 0 : processor->now_ms - intake_at(intake, intake->first)->came_ms);
     metrics_gauge(metrics, "postern_outgoing_messages",
                   "Receipts' messages and dead letters that RabbitMQ has not confirmed.",
-                  processor->outgoing.end - processor->outgoing.first);
+                  outgoing_count(&processor->outgoing));
     metrics_count(metrics, "postern_outgoing_dropped_total",
                   "Receipts that were dropped, because RabbitMQ confirmed none for too long.",
                   processor->outgoing.dropped_count);

@@ -14,6 +14,7 @@ from pathlib import Path
 import pika
 import pytest
 from clients import Client
+from cutting_proxy import CuttingProxy
 from process import wait_until
 from programs import ROOT, find_program
 from pipeline import BUILD
@@ -167,6 +168,15 @@ def test_long_messages(pipeline, feed):
     assert pipeline.query("SELECT count(*), max(length(content::text)) FROM messages") == [(61, 1024 * 1024)]
     assert wait_until(lambda: pipeline.queue_depth() == 0, 30, "the queue to be empty")
     assert not processor.log(level="warn") and not processor.log(level="error")
+
+
+def test_a_backlog_of_long_messages_is_not_handed_out_again_and_again(pipeline, feed):
+    for number in range(40):
+        feed.send(f"m{number}", "x" * 1_000_000)
+    processor = pipeline.processor(PROCESSOR_BATCH="10", PROCESSOR_PREFETCH="100")  # room for four of them
+    assert len(by_id(feed.receipts(40))) == 40
+    asked = [int(line["prefetch"]) for line in processor.log(event="consuming")]
+    assert asked[0] == 100 and max(asked[1:]) <= 4 and len(asked) <= 4
 
 
 def test_a_body_beyond_all_bounds_leaves_its_beginning_with_the_dead_letters(pipeline, feed):
@@ -334,6 +344,14 @@ def test_only_poison(pipeline, feed):
            {f"dev-7:c{number}" for number in range(600)}
 
 
+def test_dead_letters_without_room_go_as_soon_as_there_is_some(pipeline, feed):
+    """Three of 1 MB have room. No heartbeat is due that could help."""
+    for _ in range(8):
+        feed.publish(b"x" * 1_000_000)
+    pipeline.processor(AMQP_HEARTBEAT="600", PROCESSOR_BATCH="1", PROCESSOR_PREFETCH="8")
+    wait_until(lambda: pipeline.queue_depth("messages.dead") == 8, 15, "all dead letters")
+
+
 def test_stopped_amid_poison(pipeline, feed):
     """What a stop has finished is finished: no dead letter is made once more after the next start."""
     count = amid = 0
@@ -388,6 +406,25 @@ def test_the_dead_letters_queue_is_deleted(pipeline, feed):
             if channel.connection.is_open:
                 channel.connection.close()
     assert wait_until(letter, PATIENCE_S, "the dead letter", 0.2) == b"second"
+
+
+def test_the_dead_letters_queue_is_full(pipeline, feed):
+    """And long messages fill the intake: the letter that is refused again and again does not end consuming."""
+    feed.channel.queue_delete("messages.dead")
+    feed.channel.queue_declare("messages.dead", durable=True,
+                               arguments={"x-max-length": 1, "x-overflow": "reject-publish"})
+    feed.channel.basic_publish("", "messages.dead", b"full")
+    feed.send("poison", "a\0b")
+    for number in range(6):
+        feed.send(f"m{number}", "x" * 1_000_000)
+    processor = pipeline.processor(PROCESSOR_BATCH="10", PROCESSOR_PREFETCH="100")  # room for four of them
+    assert len(by_id(feed.receipts(6))) == 6
+    assert processor.wait_log(event="dead_letters_stuck")
+    feed.channel.queue_purge("messages.dead")
+    assert by_id(feed.receipts(1)) == {"poison": "dead"}
+    assert feed.dead_letter()[0].message_id == "dev-7:poison"
+    assert processor.end() == 0
+    wait_until(lambda: pipeline.queue_depth() == 0, 30, "nothing to come back")
 
 
 # ---- Trouble with the database ----
@@ -641,6 +678,35 @@ def test_a_stop_loses_nothing_and_answers_for_what_it_stored(pipeline, feed):
     assert processor.log(event="stopped")
 
 
+def test_a_stop_waits_for_a_link_that_is_just_made_again(pipeline, feed):
+    """The links are lost while a batch is at the database, and made again only after the stop was asked for."""
+    proxy = CuttingProxy(("127.0.0.1", pipeline.broker.port))
+    url = pipeline.rabbitmq_url.replace(f":{pipeline.broker.port}/", f":{proxy.port}/")
+    processor = pipeline.processor(RABBITMQ_URL=url, PROCESSOR_BATCH="10", PROCESSOR_BATCH_MS="10000",
+                                   PROCESSOR_PREFETCH="10")
+    processor.wait_log(event="consuming")
+    lock = pipeline.server.connect(pipeline.name)
+    lock.autocommit = False
+    lock.cursor().execute("LOCK TABLE messages IN ACCESS EXCLUSIVE MODE")
+    for number in range(10):
+        feed.send(f"m{number}")
+    wait_until(lambda: pipeline.query("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = "
+                                      "'messages'::regclass")[0][0], PATIENCE_S, "the batch to wait for the lock")
+    proxy.refuse(True)
+    wait_until(lambda: {line["link"] for line in processor.log(event="amqp_lost")} == {"consume", "publish"},
+               PATIENCE_S, "both links to be lost")
+    lock.rollback()
+    lock.close()
+    wait_until(lambda: processor.log(event="batch_stored"), PATIENCE_S, "the batch to be stored")
+    processor.popen.send_signal(signal.SIGTERM)
+    processor.wait_log(event="stopping")
+    proxy.refuse(False)
+    assert processor.popen.wait(30) == 0
+    assert set(by_id(feed.receipts(10)).values()) == {"stored"}
+    assert not processor.log(event="drain_cut_short")
+    proxy.end()
+
+
 def test_small_batches_in_an_alarm_lose_no_receipt(pipeline, feed):
     """A row in a batch of its own makes a receipt in a message of its own; in an alarm they gather instead."""
     for number in range(2000):
@@ -654,6 +720,27 @@ def test_small_batches_in_an_alarm_lose_no_receipt(pipeline, feed):
         pipeline.broker.memory_alarm(False)
     wait_until(lambda: not pipeline.queue_depth(), PATIENCE_S, "all to be acknowledged")
     feed.receipts(2000 - told, 2 * PATIENCE_S)
+    assert not processor.log(event="receipts_dropped")
+
+
+def test_small_batches_while_the_broker_hangs_lose_no_receipt(pipeline, feed):
+    """The same without an alarm: what was in hand is stored, and nothing is confirmed."""
+    processor = pipeline.processor(PROCESSOR_BATCH="1", PROCESSOR_BATCH_MS="0", PROCESSOR_PREFETCH="2000",
+                                   LOG_LEVEL="info", AMQP_HEARTBEAT="60")
+    processor.wait_log(event="consuming")
+    lock = pipeline.server.connect(pipeline.name)
+    lock.autocommit = False
+    lock.cursor().execute("LOCK TABLE messages IN ACCESS EXCLUSIVE MODE")
+    for number in range(1500):
+        feed.send(f"m{number}")
+    feed.wait_read()
+    wait_until(lambda: pipeline.queue_depth() == 0, PATIENCE_S, "all to be handed out")
+    pipeline.broker.stop()
+    lock.rollback()
+    lock.close()
+    wait_until(lambda: pipeline.row_count() == 1500, PATIENCE_S, "all rows")
+    pipeline.broker.cont()
+    assert len(by_id(feed.receipts(1500))) == 1500
     assert not processor.log(event="receipts_dropped")
 
 

@@ -349,6 +349,7 @@ static void on_method(struct fake_broker *broker, uint16_t channel, amqp_method_
         method(broker, 1, AMQP_QUEUE_UNBIND_OK_METHOD, &ok);
         break;
     case AMQP_BASIC_QOS_METHOD:
+        broker->prefetch = ((amqp_basic_qos_t *)decoded)->prefetch_count;
         method(broker, 1, AMQP_BASIC_QOS_OK_METHOD, &ok);
         break;
     case AMQP_BASIC_CONSUME_METHOD:

@@ -64,6 +64,7 @@ struct fake_broker {
     size_t consume_count;
     uint64_t acked_tag; /* the last basic.ack of a consumer */
     bool acked_multiple;
+    uint16_t prefetch;     /* the last basic.qos asked for */
     char created_type[32]; /* x-queue-type of the last creation */
     char connection_name[256];
     uint16_t agreed_heartbeat;

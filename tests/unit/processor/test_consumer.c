@@ -267,6 +267,149 @@ static void parting_from_a_broker_that_hangs(void **state)
     assert_int_equal(test.consumer.state, CONSUMER_ON);
 }
 
+/* The broker never confirms the dead letter; what lies behind it in the queue is consumed all the same. */
+static void an_open_dead_letter_keeps_it_deaf_only_for_a_while(void **state)
+{
+    (void)state;
+    deliver(1, "garbage");
+    delivery_move(delivery_of(1), DELIVERY_HANDED);
+    test.floor_tag = 1;
+    case_settle(&test.base);
+    for (uint64_t tag = 2; tag <= PREFETCH + 2; tag++) {
+        deliver(tag, GOOD);
+    }
+    for (uint64_t tag = 2; tag <= PREFETCH + 1; tag++) {
+        delivery_move(delivery_of(tag), DELIVERY_STORED);
+    }
+    case_settle(&test.base);
+    assert_int_equal(intake_count(&test.consumer.intake), 0);
+    case_pass(&test.base, 4999);
+    assert_int_equal(test.consumer.state, CONSUMER_DEAF);
+    assert_true(consumer_stuck(&test.consumer, test.base.now_ms));
+    assert_int_equal(consumer_turn(&test.consumer, test.floor_tag, test.base.now_ms), test.base.now_ms + 1);
+    test.floor_tag = UINT64_MAX; /* after the loss, which is told */
+    case_pass(&test.base, 1);
+    assert_int_equal(test.lost_count, 1);
+    assert_int_equal(test.consumer.state, CONSUMER_ON);
+    assert_int_equal(test.base.broker.connection_count, 2);
+    assert_false(consumer_stuck(&test.consumer, test.base.now_ms));
+}
+
+/* It would be filled with the same ones again at once. */
+static void dead_letters_alone_keep_it_deaf(void **state)
+{
+    (void)state;
+    for (uint64_t tag = 1; tag <= PREFETCH + 1; tag++) {
+        deliver(tag, "garbage");
+    }
+    assert_int_equal(test.consumer.state, CONSUMER_DEAF);
+    for (int i = 0; i < 1000; i++) {
+        test.base.now_ms += 1000;
+        (void)consumer_turn(&test.consumer, test.floor_tag, test.base.now_ms);
+    }
+    assert_int_equal(test.consumer.state, CONSUMER_DEAF);
+    assert_true(consumer_stuck(&test.consumer, test.base.now_ms));
+    for (uint64_t tag = 1; tag <= PREFETCH; tag++) {
+        delivery_move(delivery_of(tag), DELIVERY_HANDED);
+        assert_true(consumer_ack(&test.consumer, tag, test.base.now_ms));
+    }
+    assert_false(consumer_stuck(&test.consumer, test.base.now_ms));
+    (void)consumer_turn(&test.consumer, test.floor_tag, test.base.now_ms);
+    assert_int_equal(test.consumer.state, CONSUMER_PARTING);
+}
+
+static uint64_t deliver_stored(uint64_t tag, const char *body)
+{
+    deliver(tag, body);
+    delivery_move(delivery_of(tag), DELIVERY_STORED);
+    case_settle(&test.base);
+    return tag + 1;
+}
+
+/* INTAKE_MESSAGES find room at a time. */
+static const char *long_message(void)
+{
+    static char body[CASE_BODY_BYTES_MAX + 1];
+    memset(body, ' ', sizeof body - 1);
+    memcpy(body, GOOD, sizeof GOOD - 1);
+    return body;
+}
+
+/* As many as had room are asked for, and when there are short ones only, step by step more again. */
+static void long_messages_make_it_ask_for_less_for_a_while(void **state)
+{
+    (void)state;
+    assert_int_equal(test.base.broker.prefetch, PREFETCH);
+    for (uint64_t tag = 1; tag <= INTAKE_MESSAGES + 1; tag++) {
+        deliver(tag, long_message());
+    }
+    assert_int_equal(test.consumer.state, CONSUMER_DEAF);
+    for (uint64_t tag = 1; tag <= INTAKE_MESSAGES; tag++) {
+        delivery_move(delivery_of(tag), DELIVERY_STORED);
+    }
+    case_settle(&test.base);
+    assert_int_equal(test.consumer.state, CONSUMER_ON);
+    assert_int_equal(test.base.broker.prefetch, INTAKE_MESSAGES);
+    uint64_t tag = 1;
+    for (int i = 0; i < 5 * INTAKE_MESSAGES; i++) { /* one among them is too long for more */
+        deliver(tag, i == 2 ? long_message() : GOOD);
+        deliver(tag + 1, i == 2 ? long_message() : GOOD);
+        delivery_move(delivery_of(tag++), DELIVERY_STORED);
+        delivery_move(delivery_of(tag++), DELIVERY_STORED);
+        case_settle(&test.base);
+        if (test.base.broker.connection_count == 3) {
+            break;
+        }
+    }
+    assert_int_equal(tag, 1 + 2 * 4 * INTAKE_MESSAGES); /* after the second round */
+    assert_int_equal(test.base.broker.prefetch, 2 * INTAKE_MESSAGES);
+    case_pass(&test.base, 1000);
+    tag = 1;
+    while (test.base.broker.prefetch < PREFETCH) {
+        tag = deliver_stored(tag, GOOD);
+    }
+    assert_int_equal(tag, 1 + 4 * 2 * INTAKE_MESSAGES);
+    assert_int_equal(test.base.broker.connection_count, 4);
+    case_pass(&test.base, 1000);
+    tag = 1;
+    for (int i = 0; i < 5 * PREFETCH; i++) {
+        tag = deliver_stored(tag, GOOD);
+    }
+    assert_int_equal(test.base.broker.connection_count, 4);
+}
+
+/* Else dead letters that the broker does not take would be all that it is given. */
+static void open_dead_letters_count_in_what_it_asks_for(void **state)
+{
+    (void)state;
+    deliver(1, "garbage");
+    delivery_move(delivery_of(1), DELIVERY_HANDED);
+    test.floor_tag = 1;
+    for (uint64_t tag = 2; tag <= INTAKE_MESSAGES + 2; tag++) {
+        deliver(tag, long_message());
+    }
+    for (uint64_t tag = 2; tag <= INTAKE_MESSAGES + 1; tag++) {
+        delivery_move(delivery_of(tag), DELIVERY_STORED);
+    }
+    case_settle(&test.base);
+    test.floor_tag = UINT64_MAX; /* after the loss, which is told */
+    case_pass(&test.base, 5000);
+    assert_int_equal(test.base.broker.prefetch, INTAKE_MESSAGES + 1);
+    for (uint64_t tag = 1; tag <= INTAKE_MESSAGES + 1; tag++) {
+        deliver(tag, "garbage");
+        delivery_move(delivery_of(tag), DELIVERY_HANDED);
+    }
+    test.floor_tag = 1;
+    case_settle(&test.base);
+    assert_int_equal(test.consumer.state, CONSUMER_ON);
+    case_pass(&test.base, 9999);
+    assert_int_equal(test.base.broker.connection_count, 2);
+    assert_true(consumer_stuck(&test.consumer, test.base.now_ms));
+    case_pass(&test.base, 1);
+    assert_int_equal(test.base.broker.connection_count, 3);
+    assert_int_equal(test.base.broker.prefetch, 2 * (INTAKE_MESSAGES + 1));
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -280,6 +423,10 @@ int main(void)
         TEST(many_acks_are_waited_for_before_the_connection_ends),
         TEST(acks_with_pauses_between_them_are_not_waited_for),
         TEST(parting_from_a_broker_that_hangs),
+        TEST(an_open_dead_letter_keeps_it_deaf_only_for_a_while),
+        TEST(dead_letters_alone_keep_it_deaf),
+        TEST(long_messages_make_it_ask_for_less_for_a_while),
+        TEST(open_dead_letters_count_in_what_it_asks_for),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

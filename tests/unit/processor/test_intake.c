@@ -11,8 +11,11 @@
 
 #include "arena.h"
 #include "dead_letter.h"
+#include "envelope.h"
 #include "intake.h"
 #include "json.h"
+#include "processor.h"
+#include "text.h"
 
 enum { DELIVERY_MAX = 5, BODY_BYTES_MAX = 4096 };
 
@@ -20,18 +23,21 @@ static struct {
     struct intake intake;
     struct json json;
     void *memory;
+    size_t intake_bytes;
+    size_t body_bytes_max;
 } test;
 
 static void carve(struct arena *arena)
 {
     static const struct siphash_key key = {{1, 2}};
-    intake_init(&test.intake, arena, DELIVERY_MAX, 2 * intake_bytes_min(BODY_BYTES_MAX), span_text("made-"));
-    json_init(&test.json, arena, BODY_BYTES_MAX, &key);
+    intake_init(&test.intake, arena, DELIVERY_MAX, test.intake_bytes, span_text("made-"));
+    json_init(&test.json, arena, test.body_bytes_max, &key);
 }
 
-static int set_up(void **state)
+static void open_intake(size_t intake_bytes, size_t body_bytes_max)
 {
-    (void)state;
+    test.intake_bytes = intake_bytes;
+    test.body_bytes_max = body_bytes_max;
     struct arena arena;
     arena_measure(&arena);
     carve(&arena);
@@ -40,6 +46,12 @@ static int set_up(void **state)
     memset(test.memory, 0, bytes);
     arena_begin(&arena, test.memory, bytes);
     carve(&arena);
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    open_intake(2 * intake_bytes_min(BODY_BYTES_MAX), BODY_BYTES_MAX);
     return 0;
 }
 
@@ -401,6 +413,45 @@ static void a_long_detail_is_cut(void **state)
     assert_int_equal(delivery->detail_bytes, INTAKE_DETAIL_BYTES_MAX);
 }
 
+/* The longest messages that a gateway takes with its default MAX_MESSAGE_BYTES, with the longest names, delivered once
+ * before. */
+static void the_usual_room_is_enough_for_the_whole_prefetch(void **state)
+{
+    enum { CONTENT_BYTES = 16384, REF_BYTES = 80 };
+    static char name[CLIENT_ID_BYTES_MAX + 1 + MESSAGE_ID_BYTES_MAX];
+    static char content[CONTENT_BYTES];
+    static char bytes[CONTENT_BYTES + ENVELOPE_BODY_OVERHEAD_BYTES_MAX + 1];
+    (void)tear_down(state);
+    open_intake((size_t)DELIVERY_MAX * PROCESSOR_MESSAGE_BYTES_USUAL, sizeof bytes);
+    memset(name, 'n', sizeof name);
+    memset(content, 'c', sizeof content);
+    content[0] = content[CONTENT_BYTES - 1] = '"';
+    const struct envelope_body body = {.client_id = span_of(name, CLIENT_ID_BYTES_MAX),
+                                       .type = span_of(name, MESSAGE_TYPE_BYTES_MAX),
+                                       .content = span_of(content, sizeof content),
+                                       .id = span_of(name, MESSAGE_ID_BYTES_MAX),
+                                       .gateway = span_of(name, GATEWAY_ID_BYTES_MAX),
+                                       .received_unix_ms = 1764000000000,
+                                       .has_received_at = true};
+    struct text text = text_in(bytes, sizeof bytes);
+    envelope_write_body(&text, &body);
+    assert_false(text.truncated);
+    bytes[text.used_bytes] = 0;
+    struct amqp_message message = {.content_type = SPAN("application/json"),
+                                   .correlation_id = span_of(name, REF_BYTES),
+                                   .reply_to = span_of(name, sizeof "gateway." - 1 + GATEWAY_ID_BYTES_MAX),
+                                   .message_id = span_of(name, sizeof name),
+                                   .type = span_of(name, MESSAGE_TYPE_BYTES_MAX),
+                                   .app_id = SPAN("postern"),
+                                   .header_count = 1};
+    message.headers[0] = (struct amqp_header){.name = SPAN("x-delivery-count"), .kind = AMQP_HEADER_INTEGER};
+    for (int i = 0; i < DELIVERY_MAX; i++) {
+        const struct delivery *const delivery = take(bytes, message);
+        assert_non_null(delivery);
+        assert_int_equal(delivery->state, DELIVERY_PENDING);
+    }
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -418,6 +469,7 @@ int main(void)
         TEST(room_ends_with_the_bytes_and_comes_back),
         TEST(the_end_can_be_cut_off),
         TEST(a_dead_letter_is_the_message_with_three_headers),
+        TEST(the_usual_room_is_enough_for_the_whole_prefetch),
         TEST(a_second_failure_keeps_the_time_of_the_first),
         TEST(many_headers_leave_room_for_ours),
         TEST(long_headers_are_left_out),

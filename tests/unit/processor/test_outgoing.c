@@ -40,7 +40,8 @@ static void make(struct broker_case *base, struct arena *arena)
 
 static void turn(struct broker_case *base)
 {
-    (void)outgoing_pump(&test.outgoing, base->now_ms);
+    outgoing_settle(&test.outgoing);
+    (void)outgoing_send(&test.outgoing, base->now_ms);
 }
 
 static void on_event(struct broker_case *base, uint32_t ready)
@@ -100,7 +101,7 @@ static void receipts_are_sent_again_after_a_lost_link(void **state)
     case_settle(&test.base);
     fake_broker_reset(&test.base.broker);
     case_settle(&test.base);
-    assert_false(outgoing_empty(&test.outgoing));
+    assert_int_equal(outgoing_count(&test.outgoing), 1);
     case_pass(&test.base, 10000);
     assert_int_equal(test.base.broker.connection_count, 2);
     assert_int_equal(test.base.broker.publish_count, 3); /* what was confirmed is not repeated */
@@ -111,7 +112,7 @@ static void receipts_are_sent_again_after_a_lost_link(void **state)
     assert_true(again->is_persistent && !again->is_mandatory);
     fake_broker_ack(&test.base.broker, again->tag, false);
     case_settle(&test.base);
-    assert_true(outgoing_empty(&test.outgoing));
+    assert_int_equal(outgoing_count(&test.outgoing), 0);
 }
 
 static void a_dead_letter_settles_its_delivery_only_when_confirmed(void **state)
@@ -134,7 +135,7 @@ static void a_dead_letter_settles_its_delivery_only_when_confirmed(void **state)
     assert_int_equal(test.dead_tag, 41);
     assert_string_equal(test.dead_client, "dev-7");
     assert_int_equal(outgoing_lowest_tag(&test.outgoing), UINT64_MAX);
-    assert_true(outgoing_empty(&test.outgoing));
+    assert_int_equal(outgoing_count(&test.outgoing), 0);
 }
 
 static void a_dead_letter_survives_nacks_and_lost_links(void **state)
@@ -216,9 +217,24 @@ static void unsent_dead_letters_are_left_out_when_their_channel_is_lost(void **s
     assert_int_equal(test.base.broker.publish_count, 3);
     assert_int_equal(test.dead_count, 2);
     assert_int_equal(test.dead_tag, 1);
-    assert_true(outgoing_empty(&test.outgoing));
-    assert_int_equal(test.outgoing.dead_letters.item_count, 0);
-    assert_int_equal(test.outgoing.dead_letters.bytes, 0);
+    assert_int_equal(outgoing_count(&test.outgoing), 0);
+    assert_int_equal(byte_ring_used_bytes(&test.outgoing.dead_letters.bytes), 0);
+}
+
+static void nothing_flows_while_the_broker_does_not_confirm(void **state)
+{
+    (void)state;
+    size_t count = 0;
+    for (; outgoing_flows(&test.outgoing); count++) {
+        outgoing_receipts(&test.outgoing, span_text("gateway.gw-1"), span_text("{}"), 1);
+    }
+    assert_int_equal(test.outgoing.dropped_count, 0);
+    case_settle(&test.base);
+    assert_int_equal(test.base.broker.publish_count, count); /* they are sent all the same */
+    assert_false(outgoing_flows(&test.outgoing));
+    fake_broker_ack(&test.base.broker, 1, false);
+    case_settle(&test.base);
+    assert_true(outgoing_flows(&test.outgoing));
 }
 
 static void receipts_give_way_to_dead_letters(void **state)
@@ -238,7 +254,73 @@ static void receipts_give_way_to_dead_letters(void **state)
     fake_broker_blocked(&test.base.broker, false);
     case_settle(&test.base);
     assert_int_equal(test.dead_count, 1);
-    assert_true(outgoing_empty(&test.outgoing));
+    assert_int_equal(outgoing_count(&test.outgoing), 0);
+}
+
+static void receipts_have_room_beside_all_dead_letters_that_fit(void **state)
+{
+    (void)state;
+    size_t letter_count = 0;
+    while (letter(41 + letter_count)) {
+        letter_count++;
+    }
+    outgoing_receipts(&test.outgoing, span_text("gateway.gw-1"), span_text("{}"), 1);
+    assert_int_equal(test.outgoing.dropped_count, 0);
+    test.base.broker.acks = true;
+    case_settle(&test.base);
+    assert_int_equal(test.dead_count, letter_count);
+    assert_int_equal(test.base.broker.publish_count, letter_count + 1);
+    assert_int_equal(outgoing_count(&test.outgoing), 0);
+}
+
+/* Acks all receipts that came, and the dead letters never (is_nacking: nacks them). */
+static void answer_receipts(size_t *answered_count, bool is_nacking)
+{
+    for (; *answered_count < test.base.broker.publish_count; (*answered_count)++) {
+        const struct fake_publish *const publish = publish_at(*answered_count);
+        if (strcmp(publish->routing_key, "messages.dead") != 0) {
+            fake_broker_ack(&test.base.broker, publish->tag, false);
+        } else if (is_nacking) {
+            fake_broker_nack(&test.base.broker, publish->tag, false);
+        }
+    }
+    case_settle(&test.base);
+}
+
+/* The queue of dead letters is full, and then without a leader; that of the receipts is not. */
+static void receipts_go_past_a_dead_letter_that_the_broker_does_not_take(void **state)
+{
+    (void)state;
+    size_t answered_count = 0;
+    assert_true(letter(41));
+    for (int i = 0; i < 20; i++) {
+        for (int j = 0; j < OUTGOING_ITEMS_EACH / 8; j++) {
+            outgoing_receipts(&test.outgoing, span_text("gateway.gw-1"), span_text("{}"), 1);
+        }
+        case_pass(&test.base, 100);
+        answer_receipts(&answered_count, i < 10);
+    }
+    assert_int_equal(test.outgoing.dropped_count, 0);
+    assert_int_equal(outgoing_count(&test.outgoing), 1);
+    assert_int_equal(outgoing_lowest_tag(&test.outgoing), 41);
+    assert_int_equal(test.base.broker.connection_count, 1);
+    fake_broker_ack(&test.base.broker, test.base.broker.next_tag - 1, true);
+    case_settle(&test.base);
+    assert_int_equal(test.dead_count, 1);
+}
+
+/* Each new connection is time in which no receipt goes out. */
+static void a_letter_that_is_nacked_without_end_costs_few_connections(void **state)
+{
+    (void)state;
+    size_t answered_count = 0;
+    assert_true(letter(41));
+    for (int i = 0; i < 150; i++) {
+        case_pass(&test.base, 100);
+        answer_receipts(&answered_count, true);
+    }
+    assert_in_range(test.base.broker.connection_count, 2, 3);
+    assert_int_equal(outgoing_count(&test.outgoing), 1);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -252,7 +334,11 @@ int main(void)
         TEST(a_returned_dead_letter_is_not_safe),
         TEST(a_delivery_that_cannot_be_settled_now_is_settled_later),
         TEST(unsent_dead_letters_are_left_out_when_their_channel_is_lost),
+        TEST(nothing_flows_while_the_broker_does_not_confirm),
         TEST(receipts_give_way_to_dead_letters),
+        TEST(receipts_have_room_beside_all_dead_letters_that_fit),
+        TEST(receipts_go_past_a_dead_letter_that_the_broker_does_not_take),
+        TEST(a_letter_that_is_nacked_without_end_costs_few_connections),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
