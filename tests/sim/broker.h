@@ -26,7 +26,7 @@ enum {
     BROKER_OUT_FULL = 49152, /* nothing is delivered or confirmed beyond */
     BROKER_UNDECIDED_MAX = 4096,
     BROKER_QUEUE_MAX = 32768, /* messages that came to the queues in a run, repeats included */
-    BROKER_DOWN_MAX = 512,
+    BROKER_DOWN_MAX = 4096,
     BROKER_DOWN_BYTES = 2048,
     BROKER_KEY_BYTES = 80
 };
