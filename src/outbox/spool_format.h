@@ -21,8 +21,8 @@ enum {
     SPOOL_RECORD_HEADER_BYTES = 32,
     SPOOL_RECORD_ALIGN_BYTES = 8,
     SPOOL_PAYLOAD_BYTES_MAX = 1536 * 1024,
-    SPOOL_END_BYTES = 32,           /* of zeros, behind the last record */
-    SPOOL_BATCH_BYTES = 256 * 1024, /* of records in one write at most; or one record that is longer */
+    SPOOL_END_BYTES = 32,            /* of zeros, behind the last record */
+    SPOOL_BATCH_BYTES = 1024 * 1024, /* of records in one write at most; or one record that is longer */
 };
 
 /* What a record with this payload takes. */

@@ -409,9 +409,9 @@ static void a_large_batch_is_secured_by_a_start_with_a_small_stage(void **state)
     enum { BATCH = SPOOL_BATCH_BYTES / SPOOL_RECORD_BYTES(RIG_PAYLOAD_MAX) };
     (void)state;
     static struct spool_rig rig;
-    spool_rig_open(&rig, 1024 * 1024, 4, 1);
+    spool_rig_open(&rig, 4 * 1024 * 1024, 4, 1);
     size_t small_bytes = rig.options.stage_bytes;
-    rig.options.stage_bytes = 600 * 1024;
+    rig.options.stage_bytes = 2 * 1024 * 1024;
     rig.payload_bytes = RIG_PAYLOAD_MAX;
     assert_true(spool_rig_start(&rig));
     spool_rig_append_many(&rig, BATCH + 100);
