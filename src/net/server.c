@@ -171,12 +171,14 @@ static void resume_accepting(struct server *server)
     if (server->listener == PORT_NONE || server->accepting || timer_scheduled(&server->accept_timer)) {
         return;
     }
-    const struct connection *oldest = oldest_handshake(server);
     if (can_make_room(server)) {
         timer_wheel_remove(&server->wheel, &server->displace_timer);
         server->accepting = true;
         server->port->watch_change(server->port->context, server->listener, PORT_READ);
-    } else if (oldest != NULL) {
+        return;
+    }
+    const struct connection *oldest = oldest_handshake(server);
+    if (oldest != NULL) {
         timer_wheel_add(&server->wheel, &server->displace_timer, displaceable_ms(server, oldest));
     }
 }

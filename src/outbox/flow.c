@@ -235,9 +235,8 @@ bool flow_has_room(struct flow *flow, size_t count, size_t bytes)
         if (window_has_room(flow->window, count, bytes)) {
             return true;
         }
-        bool is_spilled = flow->spool != NULL && spill(flow);
-        flow->is_short = flow->spool != NULL && !is_spilled;
-        if (is_spilled) {
+        flow->is_short = flow->spool != NULL && !spill(flow);
+        if (flow->spool != NULL && !flow->is_short) {
             go_over_disk(flow);
         }
     }

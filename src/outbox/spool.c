@@ -150,7 +150,7 @@ bool spool_has_room(const struct spool *spool, size_t record_bytes)
 
 bool spool_disk_has_room(const struct spool *spool, size_t record_bytes)
 {
-    return spool->stage.records_bytes + record_bytes <= disk_room_bytes(spool);
+    return spool_stage_records_bytes(&spool->stage) + record_bytes <= disk_room_bytes(spool);
 }
 
 bool spool_is_filling(const struct spool *spool)
@@ -273,13 +273,11 @@ void spool_release_files(struct spool *spool)
     if (spool->writing != SPOOL_WRITING_OUT) {
         close_one(spool, &spool->write.file);
         close_one(spool, &spool->write.file_ended);
+        close_one(spool, &spool->lock);
     }
     if (!spool->read.is_out) {
         close_one(spool, &spool->read.file.file);
         close_one(spool, &spool->read.file_ended);
-    }
-    if (spool->writing != SPOOL_WRITING_OUT) {
-        close_one(spool, &spool->lock);
     }
 }
 

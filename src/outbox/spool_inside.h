@@ -48,7 +48,6 @@ struct spool_stage {
     size_t last;             /* of the last record */
     uint64_t first_sequence; /* of the first record; next_sequence when there is none */
     uint64_t next_sequence;
-    size_t records_bytes; /* of all of them; the ring's unused end is none of it */
     size_t record_bytes_max;
 };
 
@@ -167,6 +166,8 @@ static inline bool spool_stage_is_empty(const struct spool_stage *stage)
 }
 /* Of the ring that cannot be used now, its unused end too. */
 size_t spool_stage_bytes(const struct spool_stage *stage);
+/* Of the records alone. */
+size_t spool_stage_records_bytes(const struct spool_stage *stage);
 uint8_t *spool_stage_reserve(struct spool_stage *stage, size_t payload_bytes);
 uint64_t spool_stage_append(struct spool_stage *stage, size_t payload_bytes);
 /* Where the record behind this one stands; there is one. */

@@ -29,6 +29,11 @@ size_t spool_stage_bytes(const struct spool_stage *stage)
     return is_turned(stage) ? stage->bytes_max - stage->start + stage->end : stage->end - stage->start;
 }
 
+size_t spool_stage_records_bytes(const struct spool_stage *stage)
+{
+    return spool_stage_bytes(stage) - (stage->bytes_max - stage->wrap);
+}
+
 /* Where a record of so many bytes may begin; SIZE_MAX: nowhere. */
 static size_t find_room(const struct spool_stage *stage, size_t record_bytes)
 {
@@ -58,10 +63,8 @@ uint8_t *spool_stage_reserve(struct spool_stage *stage, size_t payload_bytes)
 
 uint64_t spool_stage_append(struct spool_stage *stage, size_t payload_bytes)
 {
-    size_t record_bytes = spool_record_write(stage->bytes + stage->end, stage->next_sequence, payload_bytes);
     stage->last = stage->end;
-    stage->end += record_bytes;
-    stage->records_bytes += record_bytes;
+    stage->end += spool_record_write(stage->bytes + stage->end, stage->next_sequence, payload_bytes);
     CHECK(stage->end <= stage->bytes_max);
     return stage->next_sequence++;
 }
@@ -76,7 +79,6 @@ void spool_stage_pop(struct spool_stage *stage)
 {
     CHECK(!spool_stage_is_empty(stage));
     size_t next = spool_stage_after(stage, stage->start);
-    stage->records_bytes -= SPOOL_RECORD_BYTES(spool_record_payload(stage->bytes + stage->start).bytes);
     if (next < stage->start) {
         stage->wrap = stage->bytes_max;
     }
