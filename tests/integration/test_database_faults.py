@@ -73,15 +73,13 @@ def test_database_and_broker_away_with_a_batch_on_its_way(pipeline):
     processor = pipeline.programs[-1]
     load = Load(gateway)
     load.wait_stored(30)
-    connection = pipeline.server.connect(pipeline.name)
-    connection.autocommit = False
-    connection.cursor().execute("LOCK TABLE messages IN ACCESS EXCLUSIVE MODE")
+    lock = pipeline.lock_messages()
     load.wait_sent(20)
     pipeline.server.kill9()
     processor.wait_log(event="database_down")
     pipeline.broker.kill9()
     processor.wait_log(PATIENCE_S, event="messages_given_back")
-    connection.close()
+    lock.close()
     pipeline.server.restart()
     pipeline.broker.restart()
     finish(load, pipeline)
@@ -91,12 +89,9 @@ def test_a_locked_table_is_waited_for(pipeline):
     gateway = start(pipeline)
     load = Load(gateway)
     load.wait_stored(30)
-    connection = pipeline.server.connect(pipeline.name)
-    connection.autocommit = False
-    connection.cursor().execute("LOCK TABLE messages IN ACCESS EXCLUSIVE MODE")
+    lock = pipeline.lock_messages()
     load.wait_sent(100)
-    connection.rollback()
-    connection.close()
+    lock.close()
     finish(load, pipeline)
 
 

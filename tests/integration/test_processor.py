@@ -685,9 +685,7 @@ def test_a_stop_waits_for_a_link_that_is_just_made_again(pipeline, feed):
     processor = pipeline.processor(RABBITMQ_URL=url, PROCESSOR_BATCH="10", PROCESSOR_BATCH_MS="10000",
                                    PROCESSOR_PREFETCH="10")
     processor.wait_log(event="consuming")
-    lock = pipeline.server.connect(pipeline.name)
-    lock.autocommit = False
-    lock.cursor().execute("LOCK TABLE messages IN ACCESS EXCLUSIVE MODE")
+    lock = pipeline.lock_messages()
     for number in range(10):
         feed.send(f"m{number}")
     wait_until(lambda: pipeline.query("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = "
@@ -695,7 +693,6 @@ def test_a_stop_waits_for_a_link_that_is_just_made_again(pipeline, feed):
     proxy.refuse(True)
     wait_until(lambda: {line["link"] for line in processor.log(event="amqp_lost")} == {"consume", "publish"},
                PATIENCE_S, "both links to be lost")
-    lock.rollback()
     lock.close()
     wait_until(lambda: processor.log(event="batch_stored"), PATIENCE_S, "the batch to be stored")
     processor.popen.send_signal(signal.SIGTERM)
@@ -728,15 +725,12 @@ def test_small_batches_while_the_broker_hangs_lose_no_receipt(pipeline, feed):
     processor = pipeline.processor(PROCESSOR_BATCH="1", PROCESSOR_BATCH_MS="0", PROCESSOR_PREFETCH="2000",
                                    LOG_LEVEL="info", AMQP_HEARTBEAT="60")
     processor.wait_log(event="consuming")
-    lock = pipeline.server.connect(pipeline.name)
-    lock.autocommit = False
-    lock.cursor().execute("LOCK TABLE messages IN ACCESS EXCLUSIVE MODE")
+    lock = pipeline.lock_messages()
     for number in range(1500):
         feed.send(f"m{number}")
     feed.wait_read()
     wait_until(lambda: pipeline.queue_depth() == 0, PATIENCE_S, "all to be handed out")
     pipeline.broker.stop()
-    lock.rollback()
     lock.close()
     wait_until(lambda: pipeline.row_count() == 1500, PATIENCE_S, "all rows")
     pipeline.broker.cont()

@@ -73,6 +73,13 @@ class Pipeline:
     def queue_depth(self, queue="messages"):
         return self.broker.queue_depth(queue, self.vhost)
 
+    def lock_messages(self):
+        """Nobody else gets at the table of messages until what this returns is closed."""
+        connection = self.server.connect(self.name)
+        connection.autocommit = False
+        connection.cursor().execute("LOCK TABLE messages IN ACCESS EXCLUSIVE MODE")
+        return connection
+
     def wait_connected(self, gateway):
         """Waits until the whole path from this gateway to PostgreSQL and back works."""
         with Client(gateway.url("path-check")) as client:
