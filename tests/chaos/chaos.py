@@ -35,6 +35,7 @@ from services import Broker, Database, migrate  # noqa: E402
 BUILD = os.environ.get("POSTERN_BUILD", "release")
 CLIENTS = 200
 ROUND_S = (40.0, 100.0)
+QUEUES = ("messages", "messages.dead")
 QUIET_S = 240.0  # after all is healed, until each client has its receipts
 ROWS_AT_ONCE = 20000
 SMALL = {
@@ -187,8 +188,12 @@ class Site:
         self.gateway.start()
         for processor in self.processors:
             processor.start()
+        wait_until(self.has_lasting_queues, faults.START_S, "the programs to declare the queues", 0.2)
         self.fleet.is_connecting = True
         self.fleet.is_sending = True
+
+    def has_lasting_queues(self):
+        return all(self.broker.queue_depth(each) is not None for each in QUEUES) and self.broker.remembers_its_queues()
 
     def is_answered(self):
         return self.fleet.open_messages() == 0
@@ -399,7 +404,10 @@ def play(arguments, folder):
         for line in sorted(site.damages):
             print(f"DAMAGED {line}", flush=True)
         if code != 0:
-            print(f"\n{site.ledger.excerpt()}\nThe programs' and servers' logs are in {keep(site)}", flush=True)
+            print(f"\n{site.ledger.excerpt()}", flush=True)
+            for program in [site.gateway, *site.processors]:
+                print(program.tails(), flush=True)
+            print(f"The programs' and servers' logs are in {keep(site)}", flush=True)
         site.end()
     return code
 

@@ -89,7 +89,7 @@ def kill_broker(site, broker, dice):
     is_alone = len(site.processors) == 1
     if is_alone:
         site.links.cut("processor-RabbitMQ")
-    site.count("RabbitMQ killed", broker.process.kill9)
+    site.count("RabbitMQ killed", broker.kill9)
     yield dice.choice((0.0, dice.uniform(0.0, 5.0)))
     yield from _restarted(site, broker, broker.answers)
     site.did("RabbitMQ answers")

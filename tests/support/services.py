@@ -30,7 +30,6 @@ from process import Failure, Process, children_of, free_port, tail, wait_until
 
 RABBITMQ_BIN = Path("/usr/lib/rabbitmq/bin")
 START_TIMEOUT_S = 300.0
-QUORUM_QUEUE_AGE_S = 1.0  # when RabbitMQ 3.10 has long written down, 0.3 s late as measured, that it has a new one
 
 
 class Broker:
@@ -149,10 +148,17 @@ class Broker:
         if self.epmd:
             self.epmd.end()
 
+    def remembers_its_queues(self):
+        """Has the node written down all names of its quorum queues? RabbitMQ 3.10 does so a second late, or later when
+        it is busy. Killed before that, it comes back with a queue that has no leader for ever, and not the messages
+        that it confirmed: that is RabbitMQ's, and not what is tested."""
+        folder = self.folder / "mnesia" / self.node / "quorum" / self.node
+        queues = [each.name.encode() for each in folder.iterdir() if each.is_dir()]
+        names = (folder / "names.dets").read_bytes()
+        return all(each in names for each in queues)
+
     def kill9(self):
-        """A quorum queue that is younger than that comes back without a leader, and without the messages it confirmed:
-        that is RabbitMQ's, and not what is tested."""
-        time.sleep(QUORUM_QUEUE_AGE_S)
+        wait_until(self.remembers_its_queues, 60, "RabbitMQ to write down its queues' names", 0.05)
         self.process.kill9()
 
     def stop(self):
