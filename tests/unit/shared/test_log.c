@@ -150,14 +150,17 @@ static void remove_folder(const char *name)
     DIR *directory = opendir(name);
     assert_non_null(directory);
     for (const struct dirent *entry = readdir(directory); entry != NULL; entry = readdir(directory)) {
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) {
+            continue;
+        }
         char inner[600];
         (void)snprintf(inner, sizeof inner, "%s/%s", name, entry->d_name);
-        if (entry->d_name[0] != '.' && unlink(inner) != 0) {
+        if (unlink(inner) != 0) {
             remove_folder(inner);
         }
     }
     (void)closedir(directory);
-    (void)rmdir(name);
+    assert_int_equal(rmdir(name), 0);
 }
 
 static int tear_down(void **state)
