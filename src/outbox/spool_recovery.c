@@ -141,7 +141,7 @@ struct walk {
     uint64_t missing_count;
     uint64_t too_long_sequence; /* of the last message that memory is not made for; 0: none */
     uint64_t too_long_bytes;
-    bool is_rest; /* of a segment with a damaged header: what others have is passed over */
+    bool is_rest; /* of a segment with a damaged header */
     struct spool_scan scan;
 };
 
@@ -157,18 +157,24 @@ static bool is_elsewhere(const struct spool *spool, uint64_t sequence)
     return false;
 }
 
+/* Of a segment with a damaged header: what others have is passed over, and ends it behind what they have not. */
+static bool pass_over(const struct spool *spool, struct walk *walk, uint64_t sequence)
+{
+    if (!walk->is_rest || !is_elsewhere(spool, sequence)) {
+        return false;
+    }
+    if (walk->first_sequence == 0) {
+        walk->last_sequence = sequence;
+    } else {
+        walk->scan.sequence_end = sequence;
+    }
+    return true;
+}
+
 static void note_message(struct recovery *recovery, struct walk *walk, const struct spool_record *record)
 {
     struct spool *spool = recovery->spool;
     uint64_t expected = walk->last_sequence + 1;
-    if (walk->is_rest && is_elsewhere(spool, record->sequence)) {
-        if (walk->first_sequence == 0) {
-            walk->last_sequence = record->sequence;
-        } else {
-            walk->scan.sequence_end = record->sequence;
-        }
-        return;
-    }
     if (walk->first_sequence == 0) {
         walk->first_sequence = record->sequence;
     }
@@ -196,7 +202,9 @@ static bool walk_segment(struct recovery *recovery, uint32_t index, const struct
         struct spool_record record;
         switch (spool_scan_next(&walk->scan, offset, span_of(spool->read.buffer, bytes), &record)) {
         case SPOOL_FOUND_MESSAGE:
-            note_message(recovery, walk, &record);
+            if (!pass_over(spool, walk, record.sequence)) {
+                note_message(recovery, walk, &record);
+            }
             break;
         case SPOOL_FOUND_MARK:
             learn_released(recovery, index, record.sequence);
@@ -209,8 +217,10 @@ static bool walk_segment(struct recovery *recovery, uint32_t index, const struct
             }
             break;
         case SPOOL_FOUND_TOO_LONG:
-            walk->too_long_sequence = record.sequence;
-            walk->too_long_bytes = record.payload_bytes;
+            if (!pass_over(spool, walk, record.sequence)) {
+                walk->too_long_sequence = record.sequence;
+                walk->too_long_bytes = record.payload_bytes;
+            }
             break;
         case SPOOL_FOUND_MORE: {
             size_t left_bytes = segment_bytes - walk->scan.offset;

@@ -305,6 +305,24 @@ static void too_long_under_a_damaged_header(void **state)
     assert_int_equal(read_all(rig, &missing), 1);
 }
 
+/* What another segment has counts there alone, and so it is not too long either. */
+static void too_long_and_elsewhere(void **state)
+{
+    struct spool_rig *rig = *state;
+    uint64_t missing;
+    uint8_t bytes[SEGMENT_BYTES] = {0};
+    rig->payload_bytes = 100;
+    fill(rig, 3);
+    memset(bytes, 0x3C, HEADER);
+    (void)spool_record_write(bytes + HEADER, rig->sequences[1], 300);
+    spool_record_bind(bytes + HEADER, 5);
+    spool_rig_save(rig, 1, bytes, sizeof bytes);
+    rig->options.payload_bytes_max = 200;
+    assert_true(spool_rig_start(rig));
+    assert_int_equal(spool_rig_log_count(rig, "event=spool_header_damaged segment=1"), 1);
+    assert_int_equal(read_all(rig, &missing), 3);
+}
+
 int main(void)
 {
 #define with_rig(test) cmocka_unit_test_setup_teardown(test, open_rig, close_rig)
@@ -321,6 +339,7 @@ int main(void)
         with_rig(damaged_segment_headers),
         with_rig(too_long_and_released),
         with_rig(too_long_under_a_damaged_header),
+        with_rig(too_long_and_elsewhere),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
