@@ -169,8 +169,15 @@ static bool is_mask_exact(const char *url)
     return strstr(url, "password=") == NULL;
 }
 
-/* Nor does it trust that one URL stands there, with one password at most; what it hides of such a text may hide more
- * when it is printed again. */
+/* Nor does it trust that one URL stands there, with one password at most, and "password=" only in its query; what it
+ * hides of such a text may hide more when it is printed again. */
+static bool has_outside_query(const char *url, const char *part)
+{
+    const char *found = strstr(url, part);
+    const char *query = strchr(url, '?');
+    return strstr(url, "://") != NULL && found != NULL && (query == NULL || found < query);
+}
+
 static bool has_twice(const char *text, const char *part)
 {
     const char *first = strstr(text, part);
@@ -185,7 +192,7 @@ static void check_printed(const struct settings *settings)
     uint8_t bits = settings->program == SETTINGS_PROCESSOR ? IS_PROCESSOR : 0;
     struct text printed = print(settings, memory);
     if (!is_mask_exact(settings->rabbitmq_url) || has_twice(settings->database_url, "://") ||
-        has_twice(settings->database_url, "password=")) {
+        has_twice(settings->database_url, "password=") || has_outside_query(settings->database_url, "password=")) {
         return;
     }
     CHECK(load(&again, &bits, text_span(&printed)));

@@ -23,7 +23,9 @@ static const char help[] =
     "  sim --minutes M [--from N] [--jobs J]\n"
     "                             many runs, from N on (without it from a seed of the day); stops at the first "
     "failure\n"
-    "  sim --find COUNT           runs seeds 1 to COUNT until one fails, which is what is wanted (planted faults)\n";
+    "  sim --find COUNT [--from N]\n"
+    "                             runs COUNT seeds from 1, or N, on until one fails, which is what is wanted (planted "
+    "faults)\n";
 
 enum { JOBS_MAX = 64, TRACE_LINES = 120, SEED_SECONDS_MAX = 300 };
 
@@ -294,7 +296,7 @@ static struct command read_command(int argument_count, char **arguments)
         }
     }
     if (command.finds) { /* one after another, so that it says how many it took */
-        command.from = 1;
+        command.from = command.from > 0 ? command.from : 1;
         command.jobs = 1;
     }
     command.jobs = command.jobs < 1 ? 1 : command.jobs > JOBS_MAX ? JOBS_MAX : command.jobs;
