@@ -148,7 +148,7 @@ class Site:
     def did(self, what):
         self.ledger.did(what)
 
-    def count(self, what, do, detail="", times=1):
+    def count(self, what, do=lambda: None, detail="", times=1):
         """Does one harm, counted and noted."""
         self.did(f"{what} {detail}".rstrip())
         self.counts[what] += times
@@ -179,6 +179,9 @@ class Site:
                 (faults.restart_program, 1, 1)], seed))
         for link in self.links.names():
             found.append(faults.Target(self, link, link, 14.0, [(faults.cut_link, 1, 1)], seed))
+        if len(self.processors) == 1:
+            whats = (self.broker, self.processors[0], "processor-RabbitMQ")
+            faults.keep_apart([target for target in found if target.what in whats])
         return found
 
     # A round's beginning and end.

@@ -17,9 +17,11 @@ START_TRIES = 3
 START_S = 120.0
 # While one processor alone is connected, a cut of its link to the broker is either shorter than what anybody notices or
 # longer than what the broker needs to notice. In between the broker hands new messages to the processor's next
-# connection before it takes back those of the lost one, and rows may come in another order than messages.
+# connection before it takes back those of the lost one, and rows may come in another order than messages. For the same
+# reason these three are then harmed one after the other: the broker, the processor, and their link.
 CUT_SHORT_S = (0.2, 1.5)
 CUT_LONG_S = (9.0, 12.0)
+AFTER_CUT_S = 3.0  # then what was lost in the cut has been sent again
 
 
 def _restarted(site, server, ready):
@@ -123,11 +125,17 @@ def stop_database(site, database, dice):
 
 
 def kill_database_session(site, database, dice):
-    """kill -9 of one of the server's own processes: it throws out all sessions and recovers."""
-    sessions = [pid for pid in children_of(database.process.pid) if _is_session(pid)]
-    if sessions:
-        site.count("PostgreSQL session killed", lambda: os.kill(dice.choice(sessions), signal.SIGKILL))
+    """kill -9 of one of the server's own processes, as soon as there is one: it throws out all sessions and recovers."""
     deadline = time.monotonic() + START_S
+    while not (sessions := [pid for pid in children_of(database.process.pid) if _is_session(pid)]):
+        if time.monotonic() > deadline:
+            raise Failure("nobody has a session with PostgreSQL")
+        yield 0.1
+    try:
+        os.kill(dice.choice(sessions), signal.SIGKILL)
+        site.count("PostgreSQL session killed")
+    except ProcessLookupError:
+        site.did("PostgreSQL's session was gone")
     yield 1.0
     while not database.answers():
         if time.monotonic() > deadline:
@@ -162,6 +170,8 @@ def cut_link(site, link, dice):
     yield for_s
     site.did(f"link {link} mended")
     site.links.mend(link, way)
+    if link == "processor-RabbitMQ" and len(site.processors) == 1:
+        yield AFTER_CUT_S
 
 
 def drop_clients(site, fleet, dice):
@@ -169,6 +179,11 @@ def drop_clients(site, fleet, dice):
     count = dice.randint(1, 60)
     site.count(f"clients {how}", lambda: fleet.drop(count, how), f"{count} of them", count)
     yield 0.1
+
+
+def keep_apart(targets):
+    for target in targets:
+        target.apart_from = [each for each in targets if each is not target]
 
 
 class Target:
@@ -184,6 +199,7 @@ class Target:
         self.dice = random.Random(f"{dice_seed}/{name}")
         self.running = None
         self.due = 0.0
+        self.apart_from = []  # targets: nothing of this one while something of those is running
         self.tempo = 1.0  # above 1: more slowly
         self.plan = None  # the faults that are left, in the short form
 
@@ -210,7 +226,7 @@ class Target:
         if now < self.due:
             return
         if self.running is None:
-            if not may_begin or self.is_done():
+            if not may_begin or self.is_done() or not all(each.is_at_rest() for each in self.apart_from):
                 return
             if self.plan is not None:
                 fault = self.plan.pop()

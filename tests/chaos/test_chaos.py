@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-TIMEOUT_S = 900
+TIMEOUT_S = 960
 HARMS = ["postern-gateway killed", "postern-gateway stopped", "postern-gateway restarted", "postern-processor killed",
          "postern-processor stopped", "postern-processor restarted", "RabbitMQ killed", "RabbitMQ stopped",
          "PostgreSQL killed", "PostgreSQL stopped", "PostgreSQL session killed", "link gateway-RabbitMQ cut",
