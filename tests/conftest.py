@@ -6,6 +6,7 @@ POSTERN_BUILD names the build under test (default "debug", the one with sanitize
 integration tests (default "auto"; the end-to-end tests take both).
 """
 
+import faulthandler
 import os
 import shutil
 import sys
@@ -19,6 +20,21 @@ import pytest  # noqa: E402
 from pipeline import BUILD, Pipeline, heal  # noqa: E402
 from programs import find_program  # noqa: E402
 from services import Broker, Database, migrate  # noqa: E402
+
+TEST_TIMEOUT_S = 1000  # far beyond what any test waits for itself
+_said_on = []  # standard error as it was before pytest took it
+
+
+def pytest_configure():
+    _said_on.append(os.dup(2))
+
+
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item):
+    """A test that hangs, or what comes after it, ends the run and says where it was."""
+    faulthandler.dump_traceback_later(TEST_TIMEOUT_S, exit=True, file=_said_on[0])
+    yield
+    faulthandler.cancel_dump_traceback_later()
 
 
 def pytest_collection_modifyitems(config, items):

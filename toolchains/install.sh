@@ -85,6 +85,7 @@ put() {
 
 apt() {
     $as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 \
+        -o Acquire::Retries=5 \
         -o Dpkg::Options::=--force-confold --no-install-recommends "$@" < /dev/null > "$log" 2>&1
 }
 

@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "build" / "compose"
 STAND_IN = Path(__file__).parent / "standin"
 BASE = "debian:bookworm-slim"
+PATIENT = 'Acquire::Retries "5"'
 STAND_INS = {"rabbitmq": "rabbitmq:3.13-management", "postgres": "postgres:16"}
 KEPT_S = 7 * 24 * 3600
 SLIM = ("doc", "info", "locale", "man")  # what the official image leaves out too
@@ -123,7 +124,8 @@ class Engine:
         keeps no caches of apt, and installs without syncs."""
         if self.has(BASE):
             return
-        command = ["mmdebstrap", "--variant=minbase", "--quiet",
+        command = ["mmdebstrap", "--variant=minbase", "--quiet", f"--aptopt={PATIENT}",
+                   f"--customize-hook=echo '{PATIENT};' > $1/etc/apt/apt.conf.d/patient",
                    *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in SLIM),
                    "--customize-hook=printf '#!/bin/sh\\nexit 101\\n' > $1/usr/sbin/policy-rc.d",
                    "--customize-hook=chmod 755 $1/usr/sbin/policy-rc.d",
@@ -156,8 +158,9 @@ class Project:
 
     OWNER = 1000
 
-    def __init__(self, engine):
+    def __init__(self, engine, stand_ins):
         self.engine = engine
+        self.stand_ins = stand_ins  # a Future: the images of RabbitMQ and PostgreSQL, on their way
         self.parent = Path(tempfile.mkdtemp(prefix="postern-clone-"))
         self.parent.chmod(0o755)
         self.folder = self.parent / "postern"
@@ -192,6 +195,8 @@ class Project:
         return next(number for number, line in enumerate(lines, 1) if line.startswith(f"{name}="))
 
     def compose(self, *words, check=True, timeout_s=900):
+        if words[0] == "up" and (self.folder / ".env").exists():
+            self.stand_ins.result()  # without them docker-compose would look for them elsewhere
         return run(["docker-compose", "--ansi=never", *words], self.environment, self.folder, check, timeout_s)
 
     def documented(self, command, check=True):

@@ -14,9 +14,9 @@ import signal
 import socket
 import subprocess
 import tarfile
-import threading
 import time
 from base64 import b64encode
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from clients import Client
@@ -47,15 +47,11 @@ def engine():
 def project(engine):
     """A fresh copy of the tree, its images not built yet."""
     engine.make_base()
-    stand_ins = threading.Thread(target=engine.make_stand_ins)
-    stand_ins.start()
-    project = Project(engine)
-    try:
+    with ThreadPoolExecutor(1) as beside:
+        project = Project(engine, beside.submit(engine.make_stand_ins))
         yield project
         project.remove()
         assert not project.left_behind()
-    finally:
-        stand_ins.join()
 
 
 def lines(text):

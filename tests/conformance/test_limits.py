@@ -98,7 +98,7 @@ def test_peer_that_never_reads_is_closed(server):
     with Client(server.port) as deaf, Client(server.port) as other:
         deaf.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         message = frame(BINARY, bytes(MIB))
-        end_s = time.monotonic() + 30
+        end_s = time.monotonic() + 120
         with pytest.raises((BrokenPipeError, ConnectionResetError)):
             while time.monotonic() < end_s:
                 deaf.send(message)

@@ -109,7 +109,7 @@ def test_it_runs(command, dev_run, tmp_path):
                        f"{command} to say: {STAYING[command]}")
             process.end(signal.SIGTERM)
         else:
-            code = process.wait(500)
+            code = process.wait(900)
             output = process.output.read_text("utf-8", "replace")
             assert code == 0 or (command == LOAD and code == 1 and was_only_late(output)), (
                 f"{command}: exit {code}\n{output[-4000:]}")

@@ -85,7 +85,7 @@ def test_the_queue_is_what_the_protocol_says(pipeline):
 
 
 def test_all_are_bound_again_after_the_broker_was_away(pipeline):
-    gateway = pipeline.gateway()
+    gateway = pipeline.gateway(HEARTBEAT_INTERVAL="600")  # these clients answer only while they wait for something
     clients = {f"dev-{number}": Client(gateway.url(f"dev-{number}")) for number in range(100)}
     pipeline.wait_connected_to_broker(gateway)
     pipeline.broker.kill9()
@@ -121,7 +121,7 @@ def test_takeover_keeps_the_binding(pipeline):
 
 
 def test_many_come_and_go_and_the_last_word_counts(pipeline):
-    gateway = pipeline.gateway()
+    gateway = pipeline.gateway(HEARTBEAT_INTERVAL="600")  # these clients answer only while they wait for something
     gateway.wait_log(event="downlink_up")
     backend = open_backend(pipeline)
     for _ in range(3):

@@ -63,7 +63,7 @@ def test_no_new_client_while_it_drains(pipeline):
     gateway.send_signal(signal.SIGTERM)
     clients[0].expect_close()
     with pytest.raises((OSError, Closed, AssertionError)):
-        Client(gateway.url("late"), timeout_s=2)
+        Client(gateway.url("late"))
     assert gateway.end() == 0
 
 
@@ -233,13 +233,14 @@ def test_the_command_line_is_judged(tmp_path, program):
 
 def test_exit_codes(pipeline, tmp_path):
     """0 in good order, 1 told twice, 2 a wrong setting; as --help and the manual pages say."""
-    gateway = pipeline.gateway(DRAIN_MS="20000")
-    client = Client(gateway.url("dev-7"))  # the drain waits for it
+    gateway = pipeline.gateway(DRAIN_MS="60000")
+    clients = [Client(gateway.url(f"dev-{number}")) for number in range(20)]  # one is told every three seconds
     gateway.send_signal(signal.SIGTERM)
     gateway.wait_log(event="drain_begin")
     gateway.send_signal(signal.SIGTERM)
     assert gateway.wait(30) == 1 and gateway.log(event="stopped_at_once")
-    client.drop()
+    for client in clients:
+        client.drop()
     assert pipeline.gateway().end() == 0
     assert run_program("postern-gateway", tmp_path, PORT="0")[0] == 2
 

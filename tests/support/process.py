@@ -15,8 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
-PORT_FIRST = 21500
-PORT_LAST = 21999
+PORT_FIRST = 21000
+PORT_LAST = 22999
 _ports_given = {}  # to the open file that claims it
 
 
