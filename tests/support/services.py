@@ -153,12 +153,15 @@ class Broker:
         it is busy. Killed before that, it comes back with a queue that has no leader for ever, and not the messages
         that it confirmed: that is RabbitMQ's, and not what is tested."""
         folder = self.folder / "mnesia" / self.node / "quorum" / self.node
-        queues = [each.name.encode() for each in folder.iterdir() if each.is_dir()]
-        names = (folder / "names.dets").read_bytes()
-        return all(each in names for each in queues)
+        try:
+            new = [each.name for each in folder.iterdir() if each.is_dir() and each.stat().st_mtime > time.time() - 60]
+            names = (folder / "names.dets").read_bytes()
+        except FileNotFoundError:
+            return False  # something is just being made or deleted
+        return all(each.encode() in names for each in new)
 
     def kill9(self):
-        wait_until(self.remembers_its_queues, 60, "RabbitMQ to write down its queues' names", 0.05)
+        wait_until(self.remembers_its_queues, 120, "RabbitMQ to write down its queues' names", 0.05)
         self.process.kill9()
 
     def stop(self):
