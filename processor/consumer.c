@@ -81,7 +81,7 @@ static void on_own_reply(struct consumer *consumer, const struct amqp_reply *rep
         }
         break;
     case AMQP_REPLY_CANCELLED:
-        amqp_link_reconnect(consumer->link, "the queue was deleted, or its node is gone");
+        amqp_link_reconnect(consumer->link, "the queue was deleted, or its node is gone", NULL);
         break;
     case AMQP_REPLY_QUEUE_DECLARED:
     case AMQP_REPLY_EXCHANGE_DECLARED:

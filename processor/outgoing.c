@@ -121,7 +121,7 @@ static void on_confirm(void *context, uint64_t tag, bool multiple, bool is_ack)
         outgoing->nacked_since_ms = outgoing->now_ms;
     } else if (outgoing->now_ms - outgoing->nacked_since_ms >= outgoing->nacks_only_ms) {
         outgoing->nacks_only_ms = number_smaller(outgoing->nacks_only_ms * NACKS_ONLY_GROWTH, NACKS_ONLY_MS_MAX);
-        amqp_link_reconnect(outgoing->link, "nothing but nacks for a while");
+        amqp_link_reconnect(outgoing->link, "nothing but nacks for a while", AMQP_LINK_NACKS_REMEDY);
     }
 }
 
@@ -130,7 +130,7 @@ static void on_return(void *context, uint16_t code, struct span text, const stru
     struct outgoing *const outgoing = context;
     log_event(outgoing->log, LOG_WARN, "dead_letter_returned", LOG_U64("code", code), LOG_SPAN("cause", text),
               LOG_SPAN("queue", message->routing_key));
-    amqp_link_reconnect(outgoing->link, "the dead letters' queue is gone");
+    amqp_link_reconnect(outgoing->link, "the dead letters' queue is gone", NULL);
 }
 
 static const struct amqp_link_handler link_handler = {.on_channel = on_channel,

@@ -206,7 +206,7 @@ static void on_reply(void *context, const struct amqp_reply *reply)
         downlink->outstanding_count--;
         break;
     case AMQP_REPLY_CANCELLED:
-        amqp_link_reconnect(downlink->link, "the broker cancelled the consumer: its queue is gone");
+        amqp_link_reconnect(downlink->link, "the broker cancelled the consumer: its queue is gone", NULL);
         break;
     case AMQP_REPLY_QUEUE_DECLARED:
         note_consumers(downlink, reply->consumer_count);

@@ -174,11 +174,11 @@ static bool pump(struct uplink *uplink)
     return false;
 }
 
-static void relink(struct uplink *uplink, const char *cause)
+static void relink(struct uplink *uplink, const char *cause, const char *remedy)
 {
     uplink->is_ready = false;
     uplink->counters->relinked_count++;
-    amqp_link_reconnect(uplink->link, cause);
+    amqp_link_reconnect(uplink->link, cause, remedy);
 }
 
 /* Goes back to the oldest unconfirmed message once the nacks' pause is over and nothing is undecided. Returns when it
@@ -196,7 +196,7 @@ static uint64_t replay(struct uplink *uplink)
         uint64_t give_up_ms = uplink->nacked_since_ms + ONLY_NACKS_MS;
         if (uplink->now_ms >= give_up_ms) {
             uplink->nacked_since_ms = 0;
-            relink(uplink, ONLY_NACKS);
+            relink(uplink, ONLY_NACKS, AMQP_LINK_NACKS_REMEDY);
             return next;
         }
         next = give_up_ms;
@@ -209,7 +209,7 @@ static uint64_t replay(struct uplink *uplink)
             window_rewind(uplink->window);
         } else if (uplink->now_ms >= uplink->undecided_ms) {
             uplink->replay_due_ms = 0;
-            relink(uplink, UNDECIDED);
+            relink(uplink, UNDECIDED, AMQP_LINK_NACKS_REMEDY);
         } else {
             next = number_smaller(next, uplink->undecided_ms);
         }
@@ -327,7 +327,7 @@ static void on_return(void *context, uint16_t code, struct span text, const stru
                   LOG_TEXT("remedy", "its queue is declared again and the message sent again; see who deleted it"),
                   LOG_U64("times", times));
     }
-    relink(uplink, RETURNED);
+    relink(uplink, RETURNED, NULL);
 }
 
 static const struct amqp_link_handler LINK_HANDLER = {.on_channel = on_channel,

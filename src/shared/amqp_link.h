@@ -196,10 +196,14 @@ uint64_t amqp_link_tick(struct amqp_link *link, uint64_t now_ms);
 /* Sends what was written, with one send; what the socket does not take goes out when it is writable. */
 void amqp_link_flush(struct amqp_link *link, uint64_t now_ms);
 
+/* The remedy where a broker takes nothing and says only nacks. */
+extern const char AMQP_LINK_NACKS_REMEDY[];
+
 /* Gives this connection up and makes a new one after the backoff: for an owner who sees that the channel is of no
- * use (nothing but nacks, a topology that cannot be). `cause` is static text for the log. Takes effect when the
- * running handler has returned; nothing more is reported before on_down. */
-void amqp_link_reconnect(struct amqp_link *link, const char *cause);
+ * use (nothing but nacks, a topology that cannot be). `cause` and `remedy` are static texts for the log; a remedy of
+ * NULL: the new connection is one. Takes effect when the running handler has returned; nothing more is reported before
+ * on_down. */
+void amqp_link_reconnect(struct amqp_link *link, const char *cause, const char *remedy);
 
 /* Closes in good order: what was written goes out, then connection.close; AMQP_LINK_DOWN follows with the broker's
  * answer, or after five seconds. In any other state than READY the link is down at once. */

@@ -659,9 +659,13 @@ uint64_t amqp_link_tick(struct amqp_link *link, uint64_t now_ms)
     return link->phase == AMQP_PHASE_CLOSING && link->close_due_ms < next ? link->close_due_ms : next;
 }
 
-void amqp_link_reconnect(struct amqp_link *link, const char *cause)
+const char AMQP_LINK_NACKS_REMEDY[] = "see the queues (rabbitmqctl list_queues name messages; rabbitmq-queues "
+                                      "quorum_status NAME): one that is full needs room, one without a leader the "
+                                      "nodes that hold it; nothing is lost";
+
+void amqp_link_reconnect(struct amqp_link *link, const char *cause, const char *remedy)
 {
-    fail(link, cause, span_of(NULL, 0), "it connects again by itself");
+    fail(link, cause, span_of(NULL, 0), remedy != NULL ? remedy : "it connects again by itself");
 }
 
 void amqp_link_close(struct amqp_link *link, uint64_t now_ms)

@@ -57,7 +57,7 @@ static bool ask(struct amqp_topology *topology)
 static void ask_or_give_up(struct amqp_topology *topology)
 {
     if (!ask(topology)) {
-        amqp_link_reconnect(topology->link, FAILED); /* an out buffer full on a fresh channel: nothing is read there */
+        amqp_link_reconnect(topology->link, FAILED, NULL); /* an out buffer full on a fresh channel: nothing is read there */
     }
 }
 
@@ -180,6 +180,6 @@ enum amqp_topology_status amqp_topology_on_channel_closed(struct amqp_topology *
     topology->race_count = 0;
     log_failure(topology, step, code, text);
     topology->step_index = topology->step_count;
-    amqp_link_reconnect(topology->link, FAILED);
+    amqp_link_reconnect(topology->link, FAILED, NULL);
     return AMQP_TOPOLOGY_FAILED;
 }

@@ -257,7 +257,7 @@ static void test_nothing_is_written_without_a_channel(void **state)
     assert_false(amqp_link_ack(test->rig.link, 1, false));
     assert_false(amqp_link_qos(test->rig.link, 1));
     start(test);
-    amqp_link_reconnect(test->rig.link, "the test wants so");
+    amqp_link_reconnect(test->rig.link, "the test wants so", NULL);
     assert_int_equal(amqp_link_publish(test->rig.link, message_of(1)), 0);
     assert_false(amqp_link_consume(test->rig.link, name, name));
     rig_settle(&test->rig);

@@ -104,6 +104,7 @@ static void test_a_second_of_nothing_but_nacks_leads_to_a_new_connection(void **
     assert_int_equal(outbox_counters(test->rig.outbox)->relinked_count, 1);
     assert_int_equal(test->receipt_count, 0);
     assert_int_equal(rig_log_count(&test->rig, "for a second the broker took nothing"), 1);
+    assert_int_equal(rig_log_count(&test->rig, "rabbitmq-queues quorum_status"), 1);
     finish(test);
     end(test);
 }
