@@ -427,12 +427,18 @@ def test_the_dead_letters_queue_is_full(pipeline, feed):
     feed.channel.queue_declare("messages.dead", durable=True,
                                arguments={"x-max-length": 1, "x-overflow": "reject-publish"})
     feed.channel.basic_publish("", "messages.dead", b"full")
+    processor = pipeline.processor(PROCESSOR_BATCH="10", PROCESSOR_PREFETCH="100",  # room for four of them
+                                   PROCESSOR_ADMIN_PORT=free_port())
+    processor.wait_log(event="consuming")
+    lock = pipeline.lock_messages()
     feed.send("poison", "a\0b")
     for number in range(6):
         feed.send(f"m{number}", "x" * 1_000_000)
-    processor = pipeline.processor(PROCESSOR_BATCH="10", PROCESSOR_PREFETCH="100")  # room for four of them
+    wait_until(lambda: is_full(Metrics(processor)), PATIENCE_S, "the intake to be full")
+    feed.wait_read()
+    lock.close()
     assert len(by_id(feed.receipts(6))) == 6
-    assert processor.wait_log(event="dead_letters_stuck")
+    assert processor.wait_log(PATIENCE_S, event="dead_letters_stuck")
     feed.channel.queue_purge("messages.dead")
     assert by_id(feed.receipts(1)) == {"poison": "dead"}
     assert feed.dead_letter()[0].message_id == "dev-7:poison"

@@ -20,6 +20,7 @@ class Sender:
         self.queued = []
         self.stored = set()
         self.busy_count = 0
+        self.heard_at = time.monotonic()
         self.complaint = None
         self.ending = threading.Event()
         self.all_sent = threading.Event()  # `sent` changes no more
@@ -49,6 +50,7 @@ class Sender:
                 message = json.loads(self.client.receive_text(1))
             except Silence:
                 continue
+            self.heard_at = time.monotonic()
             if message["type"] == "busy":
                 self.busy_count += 1
                 continue
@@ -62,6 +64,10 @@ class Sender:
             else:
                 assert message["status"] == "stored", message
                 self.stored.add(message["id"])
+
+    def missing(self):
+        """Ids of what was sent and not stored, as far as we were told."""
+        return [name for number in range(self.sent) if (name := f"m{number}") not in self.stored]
 
     def check(self):
         assert self.complaint is None, f"{self.name} after {self.sent} messages: {self.complaint!r}"
@@ -96,16 +102,19 @@ class Load:
             sender.check()
 
     def end(self, timeout_s=120):
-        """Stops sending, waits until each message is stored; nobody was disturbed."""
+        """Stops sending, waits until each message is stored, as long as receipts come within timeout_s of each other;
+        nobody was disturbed."""
         for sender in self.senders:
             sender.ending.set()
-        deadline = time.monotonic() + timeout_s
         for sender in self.senders:
-            for thread in sender.threads:
-                thread.join(max(0.0, deadline - time.monotonic()))
+            while any(thread.is_alive() for thread in sender.threads):
+                self.check()
+                silence_s = time.monotonic() - max(each.heard_at for each in self.senders)
+                assert silence_s < timeout_s, f"nothing for {silence_s:.0f} s; no `stored` receipt: " + ", ".join(
+                    f"{each.name} {each.missing()}" for each in self.senders)
+                time.sleep(0.01)
             sender.check()
-            assert len(sender.stored) == sender.sent, (
-                f"{sender.name}: {sender.sent - len(sender.stored)} of {sender.sent} messages have no `stored` receipt")
+            assert not sender.missing()
             sender.client.close()
 
     def assert_all_rows(self, pipeline, in_order=True):
