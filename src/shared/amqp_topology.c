@@ -56,8 +56,8 @@ static bool ask(struct amqp_topology *topology)
 
 static void ask_or_give_up(struct amqp_topology *topology)
 {
-    if (!ask(topology)) {
-        amqp_link_reconnect(topology->link, FAILED, NULL); /* an out buffer full on a fresh channel: nothing is read there */
+    if (!ask(topology)) { /* an out buffer full on a fresh channel: nothing is read there */
+        amqp_link_reconnect(topology->link, FAILED, NULL);
     }
 }
 
