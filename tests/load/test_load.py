@@ -145,7 +145,7 @@ def test_what_locust_counts_is_what_is_stored(pipeline, path):
 def test_a_broker_that_is_away_is_named(pipeline, path):
     pipeline.broker.stop()
     load = Load(pipeline, path, "--headless", "--users", 5, "--spawn-rate", 5, "--run-time", "3s", "--rate", 2,
-                "--receipt-timeout", 15, "Steady").finish()
+                "--receipt-timeout", 10, "Steady").finish()
     pipeline.broker.cont()
     failed = load.failures()
     assert failed and set(failed) == {("stored", "only_accepted")}, (failed, load.output())
@@ -272,7 +272,7 @@ def test_without_receipts_it_only_sends(pipeline, path):
 def test_a_storm_on_a_small_gateway(pipeline):
     gateway = pipeline.gateway(LOG_LEVEL="info", MAX_CONNECTIONS="20")
     pipeline.processor(LOG_LEVEL="info")
-    load = Load(pipeline, gateway, "--headless", "--storm", "--storm-users", 60, "--storm-seconds", 8,
+    load = Load(pipeline, gateway, "--headless", "--storm", "--storm-users", 60, "--storm-seconds", 6,
                 "--storm-rounds", 2).finish()
     connected, refused = load.series("connect")
     assert connected >= 40 and refused >= 80, load.output()  # twice 20 that fit
