@@ -291,6 +291,7 @@ class Site:
         self.links.end()
         self.broker.end(quickly=True)
         self.database.end(quickly=True)
+        self.disk.end()
 
 
 class Screen:

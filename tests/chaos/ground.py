@@ -173,3 +173,8 @@ class Disk:
 
     def free(self):
         (self.mount / "ballast").unlink(missing_ok=True)
+
+    def end(self):
+        """What it held is gone; its folder can be removed then."""
+        if self.is_small:
+            run("umount", "-l", str(self.mount))
